@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -24,7 +25,7 @@ from ramify.search.records import Sampling
 from ramify.search.tree import Tree
 from ramify.weights.manifest import Action
 from ramify_trainer.config import MeasureConfig
-from ramify_trainer.gate.policy_scores import PolicyScores, SampledAnswer
+from ramify_trainer.gate.policy_scores import PolicyScores, SampledAnswer, score_policy
 from ramify_trainer.gate.value_scores import pool_answers, predict_values
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labels import LabelledTree
@@ -125,7 +126,8 @@ def trained(arm: str, seed: int, rounds: int, problems: int, folder: Path) -> Fi
     write_head(here / "value", {"weight": torch.zeros(1, size), "bias": torch.zeros(1)})
 
     def scored(at: Path, measured: MeasureConfig, name: str, number: int, keep: int) -> PolicyScores:
-        return score(at / "policy", measured, number, folder / f"{name}.json", keep)
+        kept = folder / f"{name}.json"
+        return score(partial(score_policy, at / "policy", measured, number, kept, keep=keep))
 
     learner = Learner.start(config, here / "policy", here / "value", here / "policy", seed=seed)
     for i in range(rounds):

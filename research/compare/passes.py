@@ -6,13 +6,14 @@ Measured of the base and at each run's end alone, since it takes more answers th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
 from ramify.statistics import paired_difference
 from ramify.weights import ModelFiles, load_release
 from ramify_trainer.config import MeasureConfig, base_release
-from ramify_trainer.gate.policy_scores import Scores, read_scores
+from ramify_trainer.gate.policy_scores import Scores, read_scores, score_policy
 from ramify_trainer.learning.metrics import pass_at_k
 from ramify_trainer.loop.rounds import PhaseProgress
 from ramify_trainer.loop.state import STATE, State
@@ -55,7 +56,7 @@ def _measure(models: ModelFiles, config: MeasureConfig, seed: int, kept: Path, t
     def told(done: int, total: int) -> None:
         tell(f"{kept.relative_to(kept.parents[1]).with_suffix('')}: drawn", done, total)
 
-    score(models.policy, config, seed, kept, told=told, adapter=models.adapter)
+    score(partial(score_policy, models.policy, config, seed, kept, told=told, adapter=models.adapter))
 
 
 def passes(config: CompareConfig, out: Path) -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from ramify_trainer.compute_thread import ComputeThread
-from ramify_trainer.config import MeasureConfig, SamplerConfig
-from ramify_trainer.gate.policy_scores import PolicyScores, read_scores, score_policy
+from ramify_trainer.gate.policy_scores import PolicyScores, read_scores
 from ramify_trainer.loop.state import STATE, State
-from ramify_trainer.progress import Progress
 from research.compare.points import POINTS, finished
 
 
@@ -24,16 +24,7 @@ def scores_of(folder: Path, rounds: int) -> list[PolicyScores]:
     return [scores for scores in kept if scores is not None]
 
 
-def score(
-    policy: Path,
-    config: MeasureConfig,
-    seed: int,
-    kept: Path,
-    keep: int = 0,
-    sampler: SamplerConfig | None = None,
-    told: Progress | None = None,
-    adapter: Path | None = None,
-) -> PolicyScores:
-    """Run `score_policy`, whose arguments these are, on a thread of its own, and wait for it."""
+def score(asked: Callable[[ComputeThread], Coroutine[Any, Any, PolicyScores]]) -> PolicyScores:
+    """Wait for a policy's scores. asked: `score_policy` with all but its worker, which is a thread of its own here."""
     with ComputeThread() as worker:
-        return asyncio.run(score_policy(policy, config, seed, kept, worker, keep, sampler, told, adapter))
+        return asyncio.run(asked(worker))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from ramify.files import move, remove
 from ramify.rewards.verifier import Example
 from ramify.tokens import eos_ids, text_of
 from ramify_trainer.config import base_release
+from ramify_trainer.gate.policy_scores import score_policy
 from ramify_trainer.loop.collection import problems_of
 from ramify_trainer.loop.rounds import PhaseProgress
 from research.compare.config import ArmRun, CompareConfig
@@ -83,7 +85,7 @@ def _measured(config: CompareConfig, run: ArmRun, folder: Path, round_: int, tel
     def told(done: int, total: int) -> None:
         tell(f"{run.name}: measured", done, total)
 
-    figures = score(policy, config.held_out, run.seed, kept, told=told).figures()
+    figures = score(partial(score_policy, policy, config.held_out, run.seed, kept, told=told)).figures()
     return Point(
         arm=run.arm.name,
         seed=run.seed,

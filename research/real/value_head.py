@@ -32,7 +32,7 @@ from ramify.tokens import TokenText, plain_token, text_of
 from ramify.weights import HEAD, Action, Details, Release, publish
 from ramify_trainer.cli import tenths_on
 from ramify_trainer.config import MeasureConfig, SamplerConfig
-from ramify_trainer.gate.policy_scores import PolicyScores, SampledAnswer
+from ramify_trainer.gate.policy_scores import PolicyScores, SampledAnswer, score_policy
 from ramify_trainer.gate.value_scores import judged_places
 from ramify_trainer.learning.packing import value_place
 from ramify_trainer.learning.value_head import closing_of, write_head
@@ -157,7 +157,8 @@ def figures(model: Any, head: nn.Linear, answers: Sequence[JudgedAnswer]) -> dic
 def sampled(policy: Path, config: MeasureConfig, kept: Path, engine: Any, seed: int) -> PolicyScores:
     """Return the policy's scores on a data set, with all its answers, which are kept in a file."""
     told, sampler = partial(tenths_on(Console()), config.data), SamplerConfig(engine=engine)
-    return score(policy, config, seed, kept, config.answers, sampler, told)
+    keep = config.answers
+    return score(partial(score_policy, policy, config, seed, kept, keep=keep, sampler=sampler, told=told))
 
 
 def flat(scores: PolicyScores) -> list[SampledAnswer]:
