@@ -61,9 +61,9 @@ class GivenSteps:
 
 @pytest.fixture
 def scheduler() -> Any:
-    from ramify.engines.vllm.scheduler import search_scheduler
+    from ramify.engines.vllm.scheduler import SearchScheduler
 
-    return search_scheduler(GivenSteps)()
+    return type("SearchGivenSteps", (SearchScheduler, GivenSteps), {})()
 
 
 def draw(

@@ -1,0 +1,244 @@
+"""Requests begin within blocks of the KV cache: vLLM's schedulers, and a memory that knows what each place holds."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+import pytest
+
+from ramify.engines.vllm import preload
+from ramify.weights import shipped
+
+BLOCK = 4
+PROMPT = [5, 6, 7, 8, 9, 10]
+"""A block and a half."""
+
+
+class Device:
+    """In a model runner's place. What it writes to a place of the KV cache is all the tokens that its state depends on,
+    so that it can tell whether a request reads its own."""
+
+    def __init__(self, blocks: int, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.memory: list[list[Any]] = [[None] * BLOCK for _ in range(blocks)]
+        self.tokens: dict[str, list[Any]] = {}
+        """Of a request: what its cache is kept apart by, and its tokens."""
+        self.blocks: dict[str, list[int]] = {}
+        self.computed: dict[str, int] = {}
+        """Tokens that were computed before the first was sampled."""
+
+    def execute(self, step: Any) -> Any:
+        """Do what a step asks for; return what it sampled."""
+        from vllm.v1.outputs import ModelRunnerOutput
+
+        copies = step.kv_cache_block_copies or ()
+        for target, held in [(copy.dst_block_id, list(self.memory[copy.src_block_id])) for copy in copies]:
+            self.memory[target] = held
+        begins = {}
+        for new in step.scheduled_new_reqs:
+            begins[new.req_id] = new.num_computed_tokens
+            salt = new.lora_request and new.lora_request.lora_name
+            self.tokens[new.req_id] = [salt, *new.prompt_token_ids]
+            self.blocks[new.req_id] = list(new.block_ids[0])
+            self.computed[new.req_id] = step.num_scheduled_tokens[new.req_id]
+        known = step.scheduled_cached_reqs
+        for i, name in enumerate(known.req_ids):
+            begins[name] = known.num_computed_tokens[i]
+            if known.new_block_ids[i] is not None:
+                if name in known.resumed_req_ids:
+                    self.blocks[name].clear()
+                self.blocks[name] += known.new_block_ids[i][0]
+        # A layer writes the states of all requests before it reads any.
+        ends = {name: begin + step.num_scheduled_tokens[name] for name, begin in begins.items()}
+        for name, begin in begins.items():
+            for place in range(begin, ends[name]):
+                self._at(name, place)[place % BLOCK] = self._state(name, place)
+        sampled = [self._sampled(name, end) for name, end in ends.items()]
+        return ModelRunnerOutput([*begins], {name: i for i, name in enumerate(begins)}, sampled)
+
+    def _sampled(self, name: str, end: int) -> list[int]:
+        """Read the first states of a request, and return what follows; nothing in the middle of its tokens."""
+        for place in range(end):
+            assert self._at(name, place)[place % BLOCK] == self._state(name, place)
+        tokens = self.tokens[name]
+        if end < len(tokens) - 1:
+            return []
+        tokens.append(self.random.randrange(5, 8))
+        return tokens[-1:]
+
+    def _state(self, name: str, place: int) -> tuple[Any, ...]:
+        return tuple(self.tokens[name][: place + 2])
+
+    def _at(self, name: str, place: int) -> list[Any]:
+        return self.memory[self.blocks[name][place // BLOCK]]
+
+
+class Engine:
+    """A scheduler and a device, as vLLM's engine core runs them."""
+
+    def __init__(self, scheduler: Any, device: Device, ahead: int) -> None:
+        self.scheduler, self.device, self.ahead = scheduler, device, ahead
+        self._under_way: deque[tuple[Any, Any]] = deque()
+        self._names = count()
+
+    def ask(self, tokens: Sequence[int], length: int = 3, adapter: str | None = None) -> str:
+        from vllm.lora.request import LoRARequest
+        from vllm.sampling_params import SamplingParams
+        from vllm.v1.core.kv_cache_utils import get_request_block_hasher
+        from vllm.v1.request import Request
+
+        params = SamplingParams(max_tokens=length, ignore_eos=True, detokenize=False)
+        lora = adapter and LoRARequest(adapter, 1 + len(adapter), f"/{adapter}")
+        hasher = get_request_block_hasher(BLOCK, _hashed)
+        name = str(next(self._names))
+        self.scheduler.add_request(
+            Request(name, list(tokens), params, None, lora_request=lora or None, block_hasher=hasher)
+        )
+        return name
+
+    def step(self, abort: Sequence[str] = ()) -> None:
+        """Take a step. abort: requests whose abort arrives while it is computed."""
+        from vllm.v1.request import RequestStatus
+
+        step = self.scheduler.schedule()
+        self._under_way.append((step, self.device.execute(step)))
+        self.scheduler.finish_requests(abort, RequestStatus.FINISHED_ABORTED)
+        if len(self._under_way) > self.ahead or not step.total_num_scheduled_tokens:
+            self.scheduler.update_from_output(*self._under_way.popleft())
+
+    def finish(self) -> None:
+        for _ in range(1000):
+            if not self.scheduler.has_unfinished_requests():
+                break
+            self.step()
+        assert not self.scheduler.has_unfinished_requests()
+        while self._under_way:
+            self.scheduler.update_from_output(*self._under_way.popleft())
+
+    def drawn(self, tokens: Sequence[int], **asked: Any) -> list[int]:
+        """Draw to the end; return the whole sequence."""
+        name = self.ask(tokens, **asked)
+        self.finish()
+        return self.device.tokens[name][1:]
+
+    def computed(self, tokens: Sequence[int], **asked: Any) -> int:
+        """Return how many of its tokens a request computes before its first sample."""
+        name = self.ask(tokens, **asked)
+        self.finish()
+        return self.device.computed[name]
+
+
+def _hashed(value: Any) -> bytes:
+    return repr(value).encode()
+
+
+@pytest.fixture(scope="module", params=["synchronous", "asynchronous"])
+def engine_of(request: pytest.FixtureRequest) -> Callable[[int, int], Engine]:
+    preload("ERROR", 60)
+    import torch
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.v1.core.kv_cache_utils import init_none_hash
+    from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+    from vllm.v1.structured_output import StructuredOutputManager
+
+    from ramify.engines.vllm.scheduler import search_scheduler
+
+    ahead = int(request.param == "asynchronous")
+    config = EngineArgs(
+        model=str(shipped() / "policy"),
+        max_model_len=64,
+        max_num_seqs=8,
+        enable_prefix_caching=True,
+        enable_chunked_prefill=False,
+        enable_lora=True,
+        max_loras=4,
+        async_scheduling=bool(ahead),
+    ).create_engine_config()
+    init_none_hash(_hashed)
+    spec = FullAttentionSpec(block_size=BLOCK, num_kv_heads=1, head_size=1, dtype=torch.float32)
+
+    def engine(blocks: int, seed: int) -> Engine:
+        config.cache_config.num_gpu_blocks = blocks
+        cache = KVCacheConfig(blocks, [], [KVCacheGroupSpec(["layer"], spec)])
+        kind = search_scheduler(config.scheduler_config.get_scheduler_cls())
+        scheduler = kind(config, cache, StructuredOutputManager(config), block_size=BLOCK)
+        return Engine(scheduler, Device(blocks, seed), ahead)
+
+    return engine
+
+
+def test_a_draw_from_within_an_earlier_one_computes_its_last_token_alone(
+    engine_of: Callable[[int, int], Engine],
+) -> None:
+    engine = engine_of(64, 0)
+    whole = engine.drawn(PROMPT, length=9)
+    for end in range(len(PROMPT), len(whole)):
+        assert engine.computed(whole[:end]) == 1
+    assert engine.computed([*whole[:10], 99]) == 1
+    assert engine.computed([*whole[:10], 98, 98, 98]) == 3
+    assert engine.computed([4, *whole[1:]]) == len(whole)
+
+
+def test_what_a_request_forked_from_is_kept_for_the_next(engine_of: Callable[[int, int], Engine]) -> None:
+    engine = engine_of(16, 0)
+    whole = engine.drawn(PROMPT, length=6)
+    assert [engine.computed(whole[:9], length=2) for _ in range(20)] == [1] * 20
+
+
+def test_prefixes_of_one_adapter_are_not_anothers(engine_of: Callable[[int, int], Engine]) -> None:
+    engine = engine_of(64, 0)
+    for adapter in (None, "one", "three"):
+        assert engine.computed(PROMPT, adapter=adapter) == len(PROMPT)
+        assert engine.computed(PROMPT, adapter=adapter) == 1
+
+
+def test_nothing_is_left_of_prefixes_once_they_are_forgotten(engine_of: Callable[[int, int], Engine]) -> None:
+    engine = engine_of(64, 0)
+    engine.drawn(PROMPT)
+    assert engine.scheduler.reset_prefix_cache()
+    assert engine.computed(PROMPT) == len(PROMPT)
+
+
+def test_a_small_cache_gives_up_what_was_used_least_lately(engine_of: Callable[[int, int], Engine]) -> None:
+    engine = engine_of(9, 0)
+    engine.drawn(PROMPT, length=2)
+    for first in range(20, 24):
+        engine.drawn([first, *PROMPT], length=2)
+    assert engine.computed([23, *PROMPT]) == 1
+    assert engine.computed(PROMPT) == len(PROMPT)
+
+
+def test_a_sequence_that_fills_the_cache_is_computed_without_a_copy(
+    engine_of: Callable[[int, int], Engine],
+) -> None:
+    engine = engine_of(1 + 4, 0)
+    whole = engine.drawn(PROMPT, length=9)
+    assert engine.computed([*whole[:7], *range(20, 28)], length=1) == 11
+    assert engine.computed(whole[:7], length=1) == 1
+
+
+@pytest.mark.parametrize("blocks", [10, 24, 200])
+def test_no_request_reads_the_states_of_others_whatever_comes_and_goes(
+    engine_of: Callable[[int, int], Engine], blocks: int
+) -> None:
+    for seed in range(10):
+        engine, chance = engine_of(blocks, seed), random.Random(seed)
+        for _ in range(150):
+            event = chance.random()
+            if event < 0.4 and len(engine.scheduler.requests) < 8:
+                _, *begun = chance.choice(
+                    [[None, *PROMPT], [None, *PROMPT[:5], 20], *engine.device.tokens.values()]
+                )
+                adapter = chance.choice([None, None, "one"])
+                engine.ask(begun[: chance.randint(1, 20)], chance.randint(1, 9), adapter)
+            elif event < 0.5 and engine.scheduler.requests:
+                engine.step(abort=[chance.choice([*engine.scheduler.requests])])
+            elif event < 0.52:
+                engine.scheduler.reset_prefix_cache()
+            else:
+                engine.step()
+        engine.finish()
