@@ -135,8 +135,8 @@ class TrunkScorer(EngineScorer):
     """A value head on the policy's own trunk, asked by drawing one token after each sequence: the head reads the state
     that it is sampled from.
 
-    What the policy judged while it wrote needs no such request. One costs the last block of the sequence: what is
-    before it is in the policy's prefix cache, as a rule.
+    What the policy judged while it wrote needs no such request. One costs little more than its token: what is before
+    it is in the policy's prefix cache, as a rule.
     """
 
     def __init__(

@@ -26,10 +26,10 @@ class Device:
         self.random = random.Random(seed)
         self.memory: list[list[Any]] = [[None] * BLOCK for _ in range(blocks)]
         self.tokens: dict[str, list[Any]] = {}
-        """Of a request: what its cache is kept apart by, and its tokens."""
+        """What the cache of each request is kept apart by, and the tokens of the request."""
         self.blocks: dict[str, list[int]] = {}
         self.computed: dict[str, int] = {}
-        """Tokens that were computed before the first was sampled."""
+        """Tokens that are computed before the first is sampled."""
 
     def execute(self, step: Any) -> Any:
         """Do what a step asks for; return what it sampled."""
@@ -42,9 +42,9 @@ class Device:
         for new in step.scheduled_new_reqs:
             begins[new.req_id] = new.num_computed_tokens
             salt = new.lora_request and new.lora_request.lora_name
-            self.tokens[new.req_id] = [salt, *new.prompt_token_ids]
+            self.tokens[new.req_id] = [salt, *(new.prefill_token_ids or new.prompt_token_ids)]
             self.blocks[new.req_id] = list(new.block_ids[0])
-            self.computed[new.req_id] = step.num_scheduled_tokens[new.req_id]
+            self.computed[new.req_id] = len(new.prompt_token_ids) - new.num_computed_tokens
         known = step.scheduled_cached_reqs
         for i, name in enumerate(known.req_ids):
             begins[name] = known.num_computed_tokens[i]
@@ -85,13 +85,21 @@ class Engine:
         self._under_way: deque[tuple[Any, Any]] = deque()
         self._names = count()
 
-    def ask(self, tokens: Sequence[int], length: int = 3, adapter: str | None = None) -> str:
+    def ask(
+        self,
+        tokens: Sequence[int],
+        length: int = 3,
+        adapter: str | None = None,
+        prompt_logprobs: int | None = None,
+    ) -> str:
         from vllm.lora.request import LoRARequest
         from vllm.sampling_params import SamplingParams
         from vllm.v1.core.kv_cache_utils import get_request_block_hasher
         from vllm.v1.request import Request
 
-        params = SamplingParams(max_tokens=length, ignore_eos=True, detokenize=False)
+        params = SamplingParams(
+            max_tokens=length, ignore_eos=True, detokenize=False, prompt_logprobs=prompt_logprobs
+        )
         lora = adapter and LoRARequest(adapter, 1 + len(adapter), f"/{adapter}")
         hasher = get_request_block_hasher(BLOCK, _hashed)
         name = str(next(self._names))
@@ -132,12 +140,15 @@ class Engine:
         return self.device.computed[name]
 
 
+EngineOf = Callable[..., Engine]
+
+
 def _hashed(value: Any) -> bytes:
     return repr(value).encode()
 
 
-@pytest.fixture(scope="module", params=["synchronous", "asynchronous"])
-def engine_of(request: pytest.FixtureRequest) -> Callable[[int, int], Engine]:
+@pytest.fixture(scope="module", params=["synchronous", "asynchronous", "prompts in parts"])
+def engine_of(request: pytest.FixtureRequest) -> EngineOf:
     preload("ERROR", 60)
     import torch
     from vllm.engine.arg_utils import EngineArgs
@@ -147,13 +158,14 @@ def engine_of(request: pytest.FixtureRequest) -> Callable[[int, int], Engine]:
 
     from ramify.engines.vllm.scheduler import search_scheduler
 
-    ahead = int(request.param == "asynchronous")
+    ahead, in_parts = int(request.param == "asynchronous"), request.param == "prompts in parts"
     config = EngineArgs(
         model=str(shipped() / "policy"),
         max_model_len=64,
         max_num_seqs=8,
         enable_prefix_caching=True,
-        enable_chunked_prefill=False,
+        enable_chunked_prefill=in_parts,
+        max_num_batched_tokens=8 if in_parts else 512,
         enable_lora=True,
         max_loras=4,
         async_scheduling=bool(ahead),
@@ -161,7 +173,8 @@ def engine_of(request: pytest.FixtureRequest) -> Callable[[int, int], Engine]:
     init_none_hash(_hashed)
     spec = FullAttentionSpec(block_size=BLOCK, num_kv_heads=1, head_size=1, dtype=torch.float32)
 
-    def engine(blocks: int, seed: int) -> Engine:
+    def engine(blocks: int, seed: int = 0, caching: bool = True) -> Engine:
+        config.cache_config.enable_prefix_caching = caching
         config.cache_config.num_gpu_blocks = blocks
         cache = KVCacheConfig(blocks, [], [KVCacheGroupSpec(["layer"], spec)])
         kind = search_scheduler(config.scheduler_config.get_scheduler_cls())
@@ -172,9 +185,9 @@ def engine_of(request: pytest.FixtureRequest) -> Callable[[int, int], Engine]:
 
 
 def test_a_draw_from_within_an_earlier_one_computes_its_last_token_alone(
-    engine_of: Callable[[int, int], Engine],
+    engine_of: EngineOf,
 ) -> None:
-    engine = engine_of(64, 0)
+    engine = engine_of(64)
     whole = engine.drawn(PROMPT, length=9)
     for end in range(len(PROMPT), len(whole)):
         assert engine.computed(whole[:end]) == 1
@@ -183,28 +196,39 @@ def test_a_draw_from_within_an_earlier_one_computes_its_last_token_alone(
     assert engine.computed([4, *whole[1:]]) == len(whole)
 
 
-def test_what_a_request_forked_from_is_kept_for_the_next(engine_of: Callable[[int, int], Engine]) -> None:
-    engine = engine_of(16, 0)
+def test_what_a_request_forked_from_is_kept_for_the_next(engine_of: EngineOf) -> None:
+    engine = engine_of(16)
     whole = engine.drawn(PROMPT, length=6)
     assert [engine.computed(whole[:9], length=2) for _ in range(20)] == [1] * 20
 
 
-def test_prefixes_of_one_adapter_are_not_anothers(engine_of: Callable[[int, int], Engine]) -> None:
-    engine = engine_of(64, 0)
+def test_prefixes_of_one_adapter_are_not_anothers(engine_of: EngineOf) -> None:
+    engine = engine_of(64)
     for adapter in (None, "one", "three"):
         assert engine.computed(PROMPT, adapter=adapter) == len(PROMPT)
         assert engine.computed(PROMPT, adapter=adapter) == 1
 
 
-def test_nothing_is_left_of_prefixes_once_they_are_forgotten(engine_of: Callable[[int, int], Engine]) -> None:
-    engine = engine_of(64, 0)
+def test_nothing_is_left_of_prefixes_once_they_are_forgotten(engine_of: EngineOf) -> None:
+    engine = engine_of(64)
     engine.drawn(PROMPT)
     assert engine.scheduler.reset_prefix_cache()
     assert engine.computed(PROMPT) == len(PROMPT)
 
 
-def test_a_small_cache_gives_up_what_was_used_least_lately(engine_of: Callable[[int, int], Engine]) -> None:
-    engine = engine_of(9, 0)
+def test_a_request_for_the_prompts_log_probs_computes_all_of_it(engine_of: EngineOf) -> None:
+    engine = engine_of(64)
+    assert engine.drawn(PROMPT)[: len(PROMPT)] == PROMPT
+    assert engine.computed(PROMPT, prompt_logprobs=1) == len(PROMPT)
+
+
+def test_without_a_prefix_cache_everything_is_computed(engine_of: EngineOf) -> None:
+    engine = engine_of(64, caching=False)
+    assert [engine.computed(PROMPT) for _ in range(3)] == [len(PROMPT)] * 3
+
+
+def test_a_small_cache_gives_up_what_was_used_least_lately(engine_of: EngineOf) -> None:
+    engine = engine_of(9)
     engine.drawn(PROMPT, length=2)
     for first in range(20, 24):
         engine.drawn([first, *PROMPT], length=2)
@@ -213,9 +237,9 @@ def test_a_small_cache_gives_up_what_was_used_least_lately(engine_of: Callable[[
 
 
 def test_a_sequence_that_fills_the_cache_is_computed_without_a_copy(
-    engine_of: Callable[[int, int], Engine],
+    engine_of: EngineOf,
 ) -> None:
-    engine = engine_of(1 + 4, 0)
+    engine = engine_of(1 + 4)
     whole = engine.drawn(PROMPT, length=9)
     assert engine.computed([*whole[:7], *range(20, 28)], length=1) == 11
     assert engine.computed(whole[:7], length=1) == 1
@@ -223,7 +247,7 @@ def test_a_sequence_that_fills_the_cache_is_computed_without_a_copy(
 
 @pytest.mark.parametrize("blocks", [10, 24, 200])
 def test_no_request_reads_the_states_of_others_whatever_comes_and_goes(
-    engine_of: Callable[[int, int], Engine], blocks: int
+    engine_of: EngineOf, blocks: int
 ) -> None:
     for seed in range(10):
         engine, chance = engine_of(blocks, seed), random.Random(seed)

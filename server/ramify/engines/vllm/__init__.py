@@ -3,8 +3,8 @@
 | module | what it is |
 |---|---|
 | `watching` | the ends of draws that vLLM does not see: stop strings and hurdles, token by token |
-| `scheduler` | vLLM's scheduler made for searches |
 | `prefixes` | requests that begin within a block of the KV cache, where an earlier one was |
+| `scheduler` | vLLM's scheduler made for searches |
 | `value_head` | the value head in the workers: a logit for each sampled token |
 | `core_process` | what runs inside the engine processes: executors, workers, progress, their end with the server |
 | `start` | the start of one engine |

@@ -46,7 +46,6 @@ def _arguments(launch: Launch) -> Mapping[str, Any]:
         "distributed_executor_backend": executor(launch.options.tensor_parallel),
         "load_format": "safetensors",
         "enforce_eager": not launch.compile,
-        "enable_prefix_caching": True,
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
         "trust_remote_code": False,
@@ -63,7 +62,12 @@ def _arguments(launch: Launch) -> Mapping[str, Any]:
     else:
         arguments["gpu_memory_utilization"] = launch.gpu_fraction
     if launch.role == "policy":
-        arguments |= {"runner": "generate", "logprobs_mode": "processed_logprobs", "max_logprobs": -1}
+        arguments |= {
+            "runner": "generate",
+            "enable_prefix_caching": True,
+            "logprobs_mode": "processed_logprobs",
+            "max_logprobs": -1,
+        }
         arguments["worker_extension_cls"] = f"{PolicyWorker.__module__}.{PolicyWorker.__qualname__}"
         if launch.options.adapters:
             ranks = (rank for rank in get_args(MaxLoRARanks) if rank >= launch.options.adapter_rank)
@@ -79,6 +83,7 @@ def _arguments(launch: Launch) -> Mapping[str, Any]:
             backend=launch.options.structured_outputs
         )
     else:
+        # vLLM itself caches prefixes for models that are read at the last token, and for no other.
         arguments |= {"runner": "pooling", "convert": "classify", "skip_tokenizer_init": True}
         if launch.reading.tokenwise:  # else vLLM picks the tokens of one publisher's tag, by an id of its own
             arguments["pooler_config"] = PoolerConfig(tok_pooling_type="ALL")
