@@ -26,7 +26,7 @@ class Device:
         self.random = random.Random(seed)
         self.memory: list[list[Any]] = [[None] * BLOCK for _ in range(blocks)]
         self.tokens: dict[str, list[Any]] = {}
-        """What the cache of each request is kept apart by, and the tokens of the request."""
+        """Tokens of each request, after the name of its adapter."""
         self.blocks: dict[str, list[int]] = {}
         self.computed: dict[str, int] = {}
         """Tokens that are computed before the first is sampled."""
