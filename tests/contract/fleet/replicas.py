@@ -250,3 +250,9 @@ async def a_process(url: str, root: Path, folder: Path, **variables: str) -> Asy
             process.terminate()
         await process.wait()
         errors.close()
+
+
+async def releases_of(*replicas: Local) -> list[str]:
+    """Return the release with which each answers."""
+    await until_ready(*replicas)
+    return [(await one.search()).json()["release"] for one in replicas]

@@ -6,41 +6,28 @@ import asyncio
 import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from typer.testing import CliRunner
 
-import ramify
 from contract.api.world import hold, serving, until
 from contract.api.world import release as let_go
-from contract.fleet.replicas import SHORT, Local, a_door, a_replica, until_ready
+from contract.fleet.replicas import SHORT, Local, a_door, a_replica, releases_of, until_ready
 from fakes_releases import write_release
 from fixtures_postgres import PostgresServer
 from ramify.api.app import admin_application
 from ramify.cli import app
-from ramify.fleet import FleetError, FleetStore, Replica, Step, View
-from ramify.fleet.schema import VERSIONS, metadata
+from ramify.fleet import FleetStore, Replica, Step, View
 from ramify.search.run import Search
-from ramify.settings import BadSettings, load
-from ramify.treelog.schema import metadata as of_the_log
 from ramify.treelog.store import parse_url, writer_engine
 from ramify.treelog.writer import write_transaction
 from ramify_client import AsyncAdmin, NotFound
 
 pytestmark = [pytest.mark.anyio, pytest.mark.postgres]
 MODES = pytest.mark.parametrize("mode", ["rolling", "barrier"])
-
-
-async def releases_of(*replicas: Local) -> list[str]:
-    """Return the release with which each answers."""
-    await until_ready(*replicas)
-    return [(await one.search()).json()["release"] for one in replicas]
 
 
 @MODES
@@ -418,71 +405,6 @@ async def test_postgresql_stopped_and_started_during_an_activation_ends_it_one_w
             await asyncio.to_thread(postgres_server.go_on)
         assert (await activation).status_code == 200
         assert await releases_of(one, two) == ["v000002", "v000002"]
-
-
-async def test_who_may_not_join_is_told_why_and_the_fleet_is_unharmed(
-    url: str, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with a_replica(url, root) as one:
-        await until_ready(one)
-        with monkeypatch.context() as patched:
-            patched.setattr(ramify, "__version__", "0.0.9")
-            with pytest.raises(FleetError, match=r"runs Ramify .* and this is 0\.0\.9"):
-                async with a_replica(url, root):
-                    pass
-        with pytest.raises(FleetError, match=r"belongs to the fleet 'letters', not 'words'"):
-            async with a_replica(url, root, fleet={"name": "words"}):
-                pass
-        assert await releases_of(one) == ["v000001"]
-        assert len((await one.state())["replicas"]) == 1
-
-
-async def test_each_replica_has_a_number_of_its_own_which_its_answers_and_ids_name(
-    url: str, root: Path
-) -> None:
-    async with a_replica(url, root) as one, a_replica(url, root) as two:
-        await until_ready(one, two)
-        for number, replica in enumerate((one, two)):
-            answer = await replica.search()
-            assert answer.headers["x-ramify-replica"] == str(number)
-            assert answer.json()["id"].endswith(f"{number:02x}")
-        async with a_replica(url, root, replica=9) as nine, a_replica(url, root) as third:
-            assert (nine.fleet.mine.number, third.fleet.mine.number) == (9, 2)
-        async with a_replica(url, root) as again:
-            assert again.fleet.mine.number == 2
-        assert [row["number"] for row in (await one.state())["replicas"]] == [0, 1]
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"log": "trees.db", "fleet": {"name": "a"}}, "fleet.name: replicas share a log on PostgreSQL"),
-        ({"policy": "p", "log": "postgresql://x/y", "fleet": {"name": "a"}}, "a fleet serves releases"),
-        ({"fleet": {"lease_seconds": 5}}, "give the fleet a name"),
-        ({"fleet": {"name": "a", "lease_seconds": 2, "heartbeat_seconds": 1}}, "at least three times"),
-        ({"fleet": {"name": "a", "address": "10.0.0.5:8000"}}, "begin with http://"),
-        ({"fleet": {"nam": "a"}}, "fleet.nam"),
-    ],
-)
-def test_settings_that_make_no_fleet_are_refused_by_name(settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadSettings, match=said):
-        load(**settings)
-
-
-async def test_a_log_on_sqlite_has_no_fleet(tmp_path: Path) -> None:
-    with pytest.raises(FleetError, match="PostgreSQL"):
-        await FleetStore.open(f"sqlite:///{tmp_path}/trees.db", 1.0)
-
-
-async def test_the_migrations_make_exactly_the_tables_that_the_code_uses(url: str, root: Path) -> None:
-    theirs = {*of_the_log.tables, "alembic_version", VERSIONS}
-
-    def compared(conn: Any) -> Any:
-        options = {"include_name": lambda name, kind, parents: kind != "table" or name not in theirs}
-        return compare_metadata(MigrationContext.configure(conn, opts=options), metadata)
-
-    async with a_replica(url, root) as one, one.fleet.store._engine.connect() as conn:
-        assert await conn.run_sync(compared) == []
 
 
 async def test_the_command_shows_where_each_replica_stands(url: str, root: Path) -> None:

@@ -43,9 +43,9 @@ class PrefixScheduler:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._prefixes = self._no_prefixes()
+        self._prefixes = self._empty_prefixes()
 
-    def _no_prefixes(self) -> CachedPrefixes | None:
+    def _empty_prefixes(self) -> CachedPrefixes | None:
         cache = self.kv_cache_manager
         supported = CachedPrefixes.supported(cache, self.vllm_config)  # type: ignore[attr-defined]
         return CachedPrefixes(cache) if supported else None
@@ -71,7 +71,7 @@ class PrefixScheduler:
     def reset_prefix_cache(self, *args: Any, **kwargs: Any) -> bool:
         done: bool = super().reset_prefix_cache(*args, **kwargs)  # type: ignore[misc]
         if done:
-            self._prefixes = self._no_prefixes()
+            self._prefixes = self._empty_prefixes()
         return done
 
 
@@ -126,10 +126,8 @@ class CachedPrefixes:
             tokens = tuple(request.all_token_ids[start : min(start + self._size, known)])
             parent = self._parent(request, start)
             if block.block_hash is None:
-                if self._longest(
-                    parent, tokens, len(tokens)
-                ):  # another holds all of it: this one may be reused first
-                    continue
+                if self._longest(parent, tokens, least=len(tokens)):
+                    continue  # another holds all of it, so this one may be reused first
                 name = make_block_hash_with_group_id(BlockHash(b"ramify%d" % next(self._names)), 0)
                 self._pool._insert_block_hash(name, block, num_tokens=start + len(tokens))
             self._cached[block.block_id] = CachedBlock(parent, tokens, block.block_hash)

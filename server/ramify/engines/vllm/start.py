@@ -83,7 +83,7 @@ def _arguments(launch: Launch) -> Mapping[str, Any]:
             backend=launch.options.structured_outputs
         )
     else:
-        # vLLM itself caches prefixes for models that are read at the last token, and for no other.
+        # Whether prefixes are cached is left to vLLM: a model that is read as the mean of all states needs all of them.
         arguments |= {"runner": "pooling", "convert": "classify", "skip_tokenizer_init": True}
         if launch.reading.tokenwise:  # else vLLM picks the tokens of one publisher's tag, by an id of its own
             arguments["pooler_config"] = PoolerConfig(tok_pooling_type="ALL")
