@@ -55,6 +55,8 @@ class Arm(Section):
     trl: TrlConfig | None = None
     seeds: int = Field(default=1, ge=1)
     """Runs of it, with seeds 0, 1, ..."""
+    rounds: int | None = Field(default=None, ge=1)
+    """Rounds of its own. None: as many as everybody."""
 
     @model_validator(mode="after")
     def _keeps_to_the_terms(self) -> Self:
@@ -151,13 +153,17 @@ class CompareConfig(FromBase):
         """Return everybody's settings with the arm's own."""
         return LearningConfig.model_validate({**self.learning.model_dump(), **arm.learning})
 
+    def rounds_of(self, arm: Arm) -> int:
+        """Return how many rounds each of the arm's runs has."""
+        return self.rounds if arm.rounds is None else arm.rounds
+
     def loop(self, run: ArmRun, folder: Path) -> LoopConfig:
         """Return the loop of `run`. Its gate lets everything pass: what is compared is learning."""
         search = {**run.arm.search, "budget": dict(self.budget)}
         return LoopConfig(
             name=f"{self.name}-{run.name}",
             seed=run.seed,
-            rounds=self.rounds,
+            rounds=self.rounds_of(run.arm),
             base=self.base,
             weights=folder / "weights",
             state=folder / "state",

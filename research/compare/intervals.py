@@ -40,11 +40,12 @@ class Pair:
 
 
 def over_seeds(config: CompareConfig, out: Path, points: Sequence[Point]) -> list[str]:
-    """Tabulate every arm that has finished a seed of the first arm's: what it has more at the end, in points, and the
-    shares of the first arm's steps, and of its policy and value tokens, after which it first has what that one ends
-    with. 95 % intervals; no shares of tokens that are not known."""
+    """Tabulate every arm that has finished a seed of the first arm's: what it has more at its end, and after half of
+    that one's steps, in points; and the shares of that one's steps, and of its policy and value tokens, after which it
+    first has what that one ends with. 95 % intervals; no shares of tokens that are not known."""
     first, *others = config.arms
     heads = [f"against {first.label} [95 %]", "seeds", "mean@k, points", "greedy, points"]
+    heads += ["mean@k in half of its steps", "greedy in half of its steps"]
     heads += ["share of its steps to its mean@k", "to its greedy"]
     heads += ["share of its policy + value tokens to its mean@k", "to its greedy"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
@@ -52,7 +53,7 @@ def over_seeds(config: CompareConfig, out: Path, points: Sequence[Point]) -> lis
         both = [_pairs(config, arm, out, figure, points) for figure in FIGURES]
         if seeds := len(both[0]):
             drawn = [[_mean(pairs), *_resampled(pairs)] for pairs in both]
-            cells = [_gained(means) for means in drawn]
+            cells = [_gained(means, share) for share in (math.inf, 0.5) for means in drawn]
             cells += [_share(means, what) for what in ("steps", "tokens") for means in drawn]
             lines.append(f"| {arm.label} | {seeds} | {' | '.join(cells)} |")
     return lines
@@ -62,7 +63,7 @@ def _pairs(config: CompareConfig, arm: Arm, out: Path, figure: str, points: Sequ
     found: list[Pair] = []
     for seed in range(min(arm.seeds, config.arms[0].seeds)):
         runs = ArmRun(arm, seed), ArmRun(config.arms[0], seed)
-        ours, theirs = (scores_of(out / run.name, config.rounds) for run in runs)
+        ours, theirs = (scores_of(out / run.name, config.rounds_of(run.arm)) for run in runs)
         if ours and theirs:
             spent, whole = (_spent(run, points) for run in runs)
             scores = _by_problem(ours, figure), _by_problem(theirs, figure)
@@ -82,9 +83,10 @@ def _spent(run: ArmRun, points: Sequence[Point]) -> Floats:
     return np.array([[p.steps for p in own], [p.searching_tokens for p in own]], dtype=np.float64)
 
 
-def _gained(means: Sequence[Pair]) -> str:
-    """Write what the arm has more at the end. means: as measured, and then as they might have been."""
-    gains = [100 * (mean.ours[-1] - mean.theirs[-1]) for mean in means]
+def _gained(means: Sequence[Pair], share: float) -> str:
+    """Write what the arm has more, after this share of the first arm's steps or at its own end, than that one at its
+    end. means: as measured, and then as they might have been."""
+    gains = [100 * (np.interp(share, mean.steps, mean.ours) - mean.theirs[-1]) for mean in means]
     low, high = np.percentile(gains[1:], [2.5, 97.5])
     return f"{gains[0]:+.1f} [{low:+.1f}, {high:+.1f}]"
 

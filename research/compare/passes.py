@@ -45,7 +45,7 @@ def _of_run(out: Path, run: ArmRun) -> Path:
 def _last(config: CompareConfig, run: ArmRun, out: Path) -> ModelFiles:
     folder = out / run.name
     if run.arm.trl:
-        policy = trl_grpo.policy_after(folder, config.rounds)
+        policy = trl_grpo.policy_after(folder, config.rounds_of(run.arm))
         return ModelFiles(policy, policy)
     state = State.load(folder / "state" / STATE)
     assert state is not None, "the run is finished"

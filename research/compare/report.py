@@ -81,11 +81,12 @@ def _percent(share: float | None) -> str:
 
 def _ways(config: CompareConfig, averages: Sequence[Mean]) -> list[str]:
     """Tabulate mean@k / greedy / with search after every round."""
-    head = " | ".join(f"round {i}" if i else "base" for i in range(config.rounds + 1))
-    lines = [f"| mean@k / greedy / with search | {head} |", "|---" * (config.rounds + 2) + "|"]
+    rounds = max(map(config.rounds_of, config.arms))
+    head = " | ".join(f"round {i}" if i else "base" for i in range(rounds + 1))
+    lines = [f"| mean@k / greedy / with search | {head} |", "|---" * (rounds + 2) + "|"]
     for label, curve in _curves(config, averages).values():
         cells = [_accuracies(mean).removesuffix(" | ").replace(" | ", " / ") for mean in curve]
-        lines.append(f"| {label} | " + " | ".join(cells + [""] * (config.rounds + 1 - len(cells))) + " |")
+        lines.append(f"| {label} | " + " | ".join(cells + [""] * (rounds + 1 - len(cells))) + " |")
     return lines
 
 
@@ -171,14 +172,18 @@ def by_seed(config: CompareConfig, points: Sequence[Point]) -> list[str]:
 def _curve(run: ArmRun, config: CompareConfig, points: Sequence[Point]) -> list[Point]:
     """Return all points of a run that is finished."""
     curve = [p for p in points if (p.arm, p.seed) == (run.arm.name, run.seed)]
-    return curve if len(curve) > config.rounds else []
+    return curve if len(curve) > config.rounds_of(run.arm) else []
 
 
 def differences(config: CompareConfig, folder: Path) -> list[str]:
     """Tabulate every arm less every one before it, of one seed, at the end of what is finished in `folder`: points,
     with 95 % bootstrap intervals over problems."""
     lines = ["| at the end, points [95 %] | seed | mean@k | greedy |", "|---|---|---|---|"]
-    ends = [(run, scores) for run in config.runs() if (scores := scores_of(folder / run.name, config.rounds))]
+    ends = [
+        (run, scores)
+        for run in config.runs()
+        if (scores := scores_of(folder / run.name, config.rounds_of(run.arm)))
+    ]
     for (earlier, theirs), (later, ours) in combinations(ends, 2):
         if earlier.seed == later.seed:
             mean, greedy = (

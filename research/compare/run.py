@@ -30,7 +30,7 @@ def compare(config: CompareConfig, out: Path, tell: PhaseProgress, only: Collect
     asked = _asked(config, only, tell)
     _keep_settings(config, out)
     began = time.monotonic()
-    left = [run for run in asked if not finished(out / run.name / POINTS, config.rounds)]
+    left = [run for run in asked if not finished(out / run.name / POINTS, config.rounds_of(run.arm))]
     for done, run in enumerate(left, 1):
         _learn(config, run, out / run.name, tell)
         minutes = (time.monotonic() - began) / done * (len(left) - done) / 60
@@ -93,7 +93,7 @@ async def _rounds(config: CompareConfig, run: ArmRun, path: Path, loop: Loop) ->
     if not points:
         points.append(await _measured(config, run, loop, RoundRecord(round=0), None))
         keep(points, path)
-    while len(points) <= config.rounds:
+    while len(points) <= config.rounds_of(run.arm):
         done = loop.state.history
         record = done[len(points) - 1] if len(done) >= len(points) else await loop.round()
         points.append(await _measured(config, run, loop, record, points[-1]))

@@ -53,10 +53,10 @@ def learn(config: CompareConfig, run: ArmRun, folder: Path, tell: PhaseProgress)
     """Train unless that is done, then measure what has not been measured.
 
     A training that was stopped begins again: it takes minutes."""
-    if not policy_after(folder, config.rounds).exists():
+    if not policy_after(folder, config.rounds_of(run.arm)).exists():
         _train(config, run, folder, tell)
     points = read(folder / POINTS)
-    while len(points) <= config.rounds:
+    while len(points) <= config.rounds_of(run.arm):
         points.append(_measured(config, run, folder, len(points), tell))
         keep(points, folder / POINTS)
 
@@ -110,7 +110,9 @@ def _train(config: CompareConfig, run: ArmRun, folder: Path, tell: PhaseProgress
     learning = config.learning_of(run.arm)
     if learning.threads is not None:
         torch.set_num_threads(learning.threads)
-    examples = [e for i in range(config.rounds) for e in problems_of(config.collect, run.seed, i + 1)]
+    examples = [
+        e for i in range(config.rounds_of(run.arm)) for e in problems_of(config.collect, run.seed, i + 1)
+    ]
     grader = _Grader(examples, tokenizer, eos_ids(base, tokenizer))
     trainer = GRPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
@@ -140,7 +142,7 @@ def _settings(config: CompareConfig, run: ArmRun, folder: Path) -> GRPOConfig:
         gradient_checkpointing=False,
         num_generations=generations,
         max_completion_length=config.held_out.max_tokens,
-        max_steps=config.rounds * steps,
+        max_steps=config.rounds_of(run.arm) * steps,
         shuffle_dataset=False,
         learning_rate=learning.policy_learning_rate,
         lr_scheduler_type="constant_with_warmup",

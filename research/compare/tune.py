@@ -99,7 +99,7 @@ def _try(config: CompareConfig, arm: Arm, seeds: int, study: Study, out: Path, r
     learning = {**arm.learning, **_suggested(trial, own)}
     tried = arm.model_copy(update={"learning": learning, "seeds": seeds})
     points = run(config.model_copy(update={"arms": (tried,)}), out / f"{arm.name}-{number}")
-    study.tell(trial, fmean(p.mean_at_k for p in points if p.round == config.rounds))
+    study.tell(trial, fmean(p.mean_at_k for p in points if p.round == config.rounds_of(arm)))
 
 
 def _suggested(trial: Trial, names: Mapping[str, float]) -> dict[str, float]:

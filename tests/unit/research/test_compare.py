@@ -195,7 +195,10 @@ def test_an_arm_that_climbs_in_half_the_steps_is_told_so_with_seeds_and_problems
     points += [p for seed in (0, 1) for p in spending(finished_points(f"tree-{seed}"), value=1 + seed)]
     shares = ["0.50 [0.50, 0.50]"] * 2 + ["1.25 [1.00, 1.50]"] * 2
     assert over_seeds(config, tmp_path, points)[2:] == [
-        " | ".join(["| tree | 2 | +1.3 [+0.0, +2.8] | +2.5 [+0.0, +5.6]", *shares]) + " |"
+        " | ".join(
+            ["| tree | 2 | +1.3 [+0.0, +2.8] | +2.5 [+0.0, +5.6]", *["+0.0 [+0.0, +0.0]"] * 2, *shares]
+        )
+        + " |"
     ]
     (row,) = over_seeds(config, tmp_path, [p.model_copy(update={"value_tokens": None}) for p in points])[2:]
     assert row.endswith("| 0.50 [0.50, 0.50] | 0.50 [0.50, 0.50] |  |  |")
@@ -208,6 +211,17 @@ def test_an_arm_of_fewer_steps_a_round_is_held_against_all_steps_of_the_first(tm
     half = [p.model_copy(update={"steps": p.steps // 2}) for p in finished_points("tree-0")]
     (row,) = over_seeds(config, tmp_path, [*finished_points("flat-0"), *half])[2:]
     assert row.endswith("| 0.50 [0.50, 0.50] | 0.50 [0.50, 0.50] |  |  |")
+
+
+def test_an_arm_may_have_rounds_of_its_own(tmp_path: Path):
+    config, scores = of(FLAT, {**TREE, "rounds": 3}), {f"p{i}": float(i % 2) for i in range(60)}
+    assert [config.loop(run, tmp_path).rounds for run in config.runs()] == [2, 3]
+    ended(tmp_path / "flat-0", scores)
+    ended(tmp_path / "tree-0", scores, (0.0, 0.25, 0.5, 1.0))
+    (row,) = over_seeds(config, tmp_path, [*finished_points("flat-0"), *finished_points("tree-0", 4)])[2:]
+    # a quarter of flat's end in half of its steps, and all of it after one and a half times as many
+    assert row.startswith("| tree | 1 | +0.0 [+0.0, +0.0] | +0.0 [+0.0, +0.0] | -18.8 [")
+    assert row.endswith("| 1.50 [1.50, 1.50] | 1.50 [1.50, 1.50] |  |  |")
 
 
 def test_an_arm_that_never_gets_there_is_told_so(tmp_path: Path):
