@@ -135,8 +135,8 @@ class Node(TypedDict):
     simulation: int
     """The simulation that made it, from 1; 0 at the root and in the final rollout."""
     tokens_spent: int
-    """Generated tokens that this edge cost: the action's tokens times its multiplicity. Of enumerated next
-    tokens only the likeliest cost one."""
+    """Generated tokens that this edge cost: the action's tokens times its multiplicity, less those taken over
+    from siblings (`replacement`). Of enumerated next tokens only the likeliest cost one."""
     children: list[int]
     """Ids of the nodes below, in the order in which they were made."""
     scores: NotRequired[dict[str, Any] | None]
@@ -152,6 +152,9 @@ class Node(TypedDict):
     none."""
     drawn_by: NotRequired[dict[str, Any] | None]
     """m by policy, if more than one took this action."""
+    stands_for: NotRequired[float | None]
+    """In a finished tree without `replacement`: how many draws with replacement it stands for beside its
+    siblings (`departures.stand_for`)."""
 
 
 class Origin(TypedDict):
@@ -271,6 +274,11 @@ class SearchParams(TypedDict):
     kappa_growth: NotRequired[float | None]
     """Factor by which the model value counts for more with each step that is left to the end: nothing one
     step before it, `kappa` two steps before it. None: the same everywhere."""
+    replacement: NotRequired[bool]
+    """`false` draws without replacement: the first action of a fresh draw is none of those that are known at
+    its node, and a beginning that it has in common with them is not written again. So draw policies whose
+    engine is the server's, at a temperature above 0, with `top_p` 1 and `top_k` 0, where not nearly every
+    action is known; others, and elsewhere, as with `true`."""
     abandon: NotRequired[bool]
     """A path is judged after every step, and given up if the tokens that it still needs would bring more if
     they began another: `abandon_below` says how much more."""

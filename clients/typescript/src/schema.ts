@@ -2370,7 +2370,7 @@ export interface components {
             simulation: number;
             /**
              * Tokens Spent
-             * @description Generated tokens that this edge cost: the action's tokens times its multiplicity. Of enumerated next tokens only the likeliest cost one.
+             * @description Generated tokens that this edge cost: the action's tokens times its multiplicity, less those taken over from siblings (`replacement`). Of enumerated next tokens only the likeliest cost one.
              */
             tokens_spent: number;
             /**
@@ -2411,6 +2411,12 @@ export interface components {
             drawn_by?: {
                 [key: string]: number;
             } | null;
+            /**
+             * Stands For
+             * @description In a finished tree without `replacement`: how many draws with replacement it stands for beside its siblings (`departures.stand_for`).
+             * @default null
+             */
+            stands_for?: number | null;
         };
         /**
          * LoggedOrigin
@@ -2651,6 +2657,12 @@ export interface components {
              * @default null
              */
             kappa_growth?: number | null;
+            /**
+             * Replacement
+             * @description `false` draws without replacement: the first action of a fresh draw is none of those that are known at its node, and a beginning that it has in common with them is not written again. So draw policies whose engine is the server's, at a temperature above 0, with `top_p` 1 and `top_k` 0, where not nearly every action is known; others, and elsewhere, as with `true`.
+             * @default true
+             */
+            replacement?: boolean;
             /**
              * Abandon
              * @description A path is judged after every step, and given up if the tokens that it still needs would bring more if they began another: `abandon_below` says how much more.
@@ -4207,6 +4219,11 @@ export interface components {
              */
             kappa_growth?: number | null;
             /**
+             * Replacement
+             * @description `false` draws without replacement: the first action of a fresh draw is none of those that are known at its node, and a beginning that it has in common with them is not written again. So draw policies whose engine is the server's, at a temperature above 0, with `top_p` 1 and `top_k` 0, where not nearly every action is known; others, and elsewhere, as with `true`.
+             */
+            replacement?: boolean | null;
+            /**
              * Abandon
              * @description A path is judged after every step, and given up if the tokens that it still needs would bring more if they began another: `abandon_below` says how much more.
              */
@@ -4415,6 +4432,11 @@ export interface components {
              * @description Factor by which the model value counts for more with each step that is left to the end: nothing one step before it, `kappa` two steps before it. `null`: the same everywhere.
              */
             kappa_growth?: number | null;
+            /**
+             * Replacement
+             * @description `false` draws without replacement: the first action of a fresh draw is none of those that are known at its node, and a beginning that it has in common with them is not written again. So draw policies whose engine is the server's, at a temperature above 0, with `top_p` 1 and `top_k` 0, where not nearly every action is known; others, and elsewhere, as with `true`.
+             */
+            replacement?: boolean | null;
             /**
              * Abandon
              * @description A path is judged after every step, and given up if the tokens that it still needs would bring more if they began another: `abandon_below` says how much more.

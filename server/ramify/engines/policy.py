@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from ramify.engines.config import Serving
@@ -19,7 +21,7 @@ from ramify.engines.ports import (
 from ramify.engines.scorer import sigmoid
 from ramify.engines.tokenizer import Tokenizer
 from ramify.search.protocols import SampleAborted
-from ramify.search.records import Action, Continuation, Finish, Hurdle, Sampling
+from ramify.search.records import Action, Continuation, Departure, Finish, Hurdle, Sampling
 
 
 class VllmPolicy:
@@ -58,21 +60,38 @@ class VllmPolicy:
         self._limiter = limiter
         self._params = lru_cache(1024)(self._make_params)
 
+    @property
+    def departs(self) -> bool:
+        """See `search.protocols.DepartingPolicy`. What is said to a server elsewhere knows nothing of it."""
+        return not self._engine.elsewhere
+
     async def sample(
-        self, prefix: Sequence[int], sampling: Sampling, seeds: Sequence[int]
+        self,
+        prefix: Sequence[int],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        *,
+        departures: Sequence[Departure | None] = (),
     ) -> list[Continuation]:
         """Draw a continuation for each seed. Raises `SampleAborted`, `EngineDead` or an `EngineError`.
 
         The count of `SampleAborted` leaves out what the step computed in which the engine heard of it."""
-        return await self._draw(prefix, sampling, seeds, None)
+        return await self._draw(prefix, sampling, seeds, None, departures)
 
     async def _draw(
-        self, prefix: Sequence[int], sampling: Sampling, seeds: Sequence[int], watch: Watch | None
+        self,
+        prefix: Sequence[int],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        watch: Watch | None,
+        departures: Sequence[Departure | None],
     ) -> list[Continuation]:
-        prompt, serving = list(prefix), self._serving()
-        params = self._params(sampling)
+        serving, left = self._serving(), departures or [None] * len(seeds)
         own = seeds if self.seeded and sampling.temperature > 0 else [None] * len(seeds)
-        requests = [SampleRequest(prompt, params, seed, watch, serving.adapter) for seed in own]
+        requests = [
+            self._request(prefix, sampling, seed, watch, one, serving.adapter)
+            for seed, one in zip(own, left, strict=True)
+        ]
         try:
             taken = await self._limiter.acquire(len(seeds))
         except asyncio.CancelledError:
@@ -81,7 +100,24 @@ class VllmPolicy:
             drawn = await self._engine.generate(requests)
         finally:
             self._limiter.release(taken)
-        return [self._continuation(prefix, one, serving) for one in drawn]
+        return [self._continuation(prefix, *both, serving) for both in zip(drawn, left, strict=True)]
+
+    def _request(
+        self,
+        prefix: Sequence[int],
+        sampling: Sampling,
+        seed: int | None,
+        watch: Watch | None,
+        left: Departure | None,
+        adapter: str | None,
+    ) -> SampleRequest:
+        if left is None:
+            return SampleRequest(list(prefix), self._params(sampling), seed, watch, adapter=adapter)
+        taken = len(left.tokens)
+        if watch is not None:
+            watch = replace(watch, length=watch.length + taken, begun=taken)
+        params = self._params(replace(sampling, max_tokens=sampling.max_tokens - taken))
+        return SampleRequest([*prefix, *left.tokens], params, seed, watch, left.barred, adapter)
 
     async def next_tokens(self, prefix: Sequence[int], k: int, temperature: float) -> list[Continuation]:
         """The k likeliest next tokens with their exact log-probabilities, likeliest first.
@@ -96,17 +132,25 @@ class VllmPolicy:
         for token, logprob in drawn.top[:k]:
             stopped = token in self._tokenizer.eos_ids
             one = RawSample([token], [logprob], stopped, logits=drawn.logits[:1])
-            steps.append(self._continuation(prefix, one, serving))
+            steps.append(self._continuation(prefix, one, None, serving))
         return steps
 
-    def _continuation(self, prefix: Sequence[int], drawn: RawSample, serving: Serving) -> Continuation:
-        tokens = tuple(drawn.token_ids)
+    def _continuation(
+        self, prefix: Sequence[int], drawn: RawSample, left: Departure | None, serving: Serving
+    ) -> Continuation:
+        tokens, logprobs = tuple(drawn.token_ids), tuple(drawn.logprobs)
+        values = self._values(drawn, serving.calibration)
+        if left is not None:
+            # The engine drew the first token among those that are left.
+            logprobs = (*left.logprobs, min(0.0, logprobs[0] + math.log1p(-left.mass)), *logprobs[1:])
+            tokens = (*left.tokens, *tokens)
+            values = (*[None] * len(left.tokens), *values) if values else ()
         text, ends = self._tokenizer.spell(prefix, tokens)
         finish: Finish = "abandoned" if drawn.abandoned else "length"
         if drawn.stopped:
             finish = "eos" if tokens[-1] in self._tokenizer.eos_ids else "stop"
-        values = self._values(drawn, serving.calibration)
-        return Continuation(tokens, text, tuple(drawn.logprobs), ends, finish, serving.release, values)
+        taken = 0 if left is None else len(left.tokens)
+        return Continuation(tokens, text, logprobs, ends, finish, serving.release, values, taken=taken)
 
     def _values(self, drawn: RawSample, calibration: tuple[float, float]) -> tuple[float | None, ...]:
         """Return the values of a draw's tokens; none from a policy that does not judge."""
@@ -141,11 +185,12 @@ class JudgingVllmPolicy(VllmPolicy):
         action: Action,
         hurdle: Hurdle,
         length: int,
+        departures: Sequence[Departure | None] = (),
     ) -> list[Continuation]:
         """Draw as `sample` does, in one request a draw: the engine holds each against the hurdle, in the step in which
         its value is known. A draw that does not close when it is given up has one token more."""
         watch = Watch(hurdle, action, length, self._serving().calibration)
-        return await self._draw(prefix, sampling, seeds, watch)
+        return await self._draw(prefix, sampling, seeds, watch, departures)
 
     def _values(self, drawn: RawSample, calibration: tuple[float, float]) -> tuple[float | None, ...]:
         a, b = calibration

@@ -75,9 +75,7 @@ class SampleParams:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """A hurdle that the engine holds a draw against at the end of each of its actions, by its value head.
-
-    The first action begins with the draw."""
+    """A hurdle that the engine holds a draw against at the end of each of its actions, by its value head."""
 
     hurdle: Hurdle
     action: Action
@@ -85,6 +83,8 @@ class Watch:
     """Tokens of the answer that the prompt holds already."""
     calibration: tuple[float, float]
     """(a, b) of value = sigmoid(a · logit + b)."""
+    begun: int = 0
+    """Those of the answer's tokens in the prompt with which the draw's first action begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,8 @@ class SampleRequest:
     seed: int | None = None
     """`None` draws from the engine's shared random stream."""
     watch: Watch | None = None
+    barred: tuple[int, ...] = ()
+    """Token ids that its first token must not be, `departures.MOST_BARRED` at most."""
     adapter: str | None = None
     """Name of the loaded adapter to draw with; `None`: the policy's own weights."""
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-from ramify.search.protocols import JudgingPolicy, Policy, Scorer
-from ramify.search.records import Action, Continuation, Hurdle, Sampling, Score
+from ramify.search.protocols import JudgingPolicy, Policy, Scorer, departs
+from ramify.search.records import Continuation, Sampling, Score
 from ramify.search.tree import Tree
 
 
@@ -75,11 +76,15 @@ class MeteredPolicy:
     def __init__(self, policy: Policy, bill: Bill) -> None:
         self._policy, self._bill = policy, bill
 
+    @property
+    def departs(self) -> bool:
+        return departs(self._policy)
+
     async def sample(
-        self, prefix: Sequence[int], sampling: Sampling, seeds: Sequence[int]
+        self, prefix: Sequence[int], sampling: Sampling, seeds: Sequence[int], **how: Any
     ) -> list[Continuation]:
         with self._bill.charged(len(seeds)):
-            return await self._policy.sample(prefix, sampling, seeds)
+            return await self._policy.sample(prefix, sampling, seeds, **how)
 
     async def next_tokens(self, prefix: Sequence[int], k: int, temperature: float) -> list[Continuation]:
         with self._bill.charged(1):
@@ -94,19 +99,10 @@ class MeteredJudgingPolicy(MeteredPolicy):
         self._judging = policy
 
     async def write_on(
-        self,
-        prefix: Sequence[int],
-        sampling: Sampling,
-        seeds: Sequence[int],
-        *,
-        action: Action,
-        hurdle: Hurdle,
-        length: int,
+        self, prefix: Sequence[int], sampling: Sampling, seeds: Sequence[int], **how: Any
     ) -> list[Continuation]:
         with self._bill.charged(len(seeds)):
-            return await self._judging.write_on(
-                prefix, sampling, seeds, action=action, hurdle=hurdle, length=length
-            )
+            return await self._judging.write_on(prefix, sampling, seeds, **how)
 
 
 class MeteredScorer:

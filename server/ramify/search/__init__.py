@@ -69,6 +69,7 @@ The modules, in the order in which to read them; each imports only from those ab
 `selection`: P of the children; PUCT and Thompson sampling over them and "draw afresh here".
 `plans`: a request of one simulation, and the draws that come back for it.
 `policies`: which of several policies draws next.
+`departures`: where a draw leaves what is known, if draws are made without replacement.
 `builder`: the only hands that change a tree: merge, back up; when a search is exhausted.
 `scorers`: several scorers at once, by weight; those that prune.
 `evaluator`: a plan carried out: draw, cut, judge.

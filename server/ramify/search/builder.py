@@ -9,6 +9,7 @@ from typing import Any
 
 from ramify.search.budget import Budget
 from ramify.search.cutting import SampledAction
+from ramify.search.departures import stand_for
 from ramify.search.plans import Plan, PlanResult
 from ramify.search.policies import PolicyBandit
 from ramify.search.records import NO_ANSWER
@@ -112,7 +113,7 @@ class TreeBuilder:
                 node = self._add(at, action, plan.simulation)
             else:
                 _count_draw(node, action.policy)
-                node.tokens_spent += len(action.tokens)
+                node.tokens_spent += action.drawn
                 if node.value is None:
                     node.value = action.value
                 if node.outcome is None and action.outcome is not None:
@@ -167,7 +168,7 @@ class TreeBuilder:
             outcome_source=None if action.outcome is None else "verifier",
             release=action.release,
             simulation=simulation,
-            tokens_spent=len(action.tokens),
+            tokens_spent=action.drawn,
             scores=action.scores,
             pruned_by=action.pruned_by,
             policy=action.policy or None,
@@ -211,9 +212,14 @@ class TreeBuilder:
                 node.fresh_value_sum += value
 
     def set_priors(self, node: Node) -> None:
-        """Set P of the children as they now are."""
+        """Set P of the children as they now are, and what each stands for if draws are made without replacement."""
         params = self.tree.params
         children = self.tree.children(node)
+        if not params.replacement:
+            chances = [min(1.0, math.exp(sum(child.logprobs))) for child in children]
+            draws = sum(child.multiplicity for child in children)
+            for child, share in zip(children, stand_for(chances, draws), strict=True):
+                child.stands_for = share
         values = priors(children, params.prior, params.prior_temperature, params.action.kind)
         for child, prior in zip(children, values, strict=True):
             child.prior = prior

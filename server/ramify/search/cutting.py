@@ -42,6 +42,13 @@ class SampledAction:
     """The safety scorer that has closed the branch here; `None` unless `terminal` is `pruned`."""
     policy: str = ""
     """See `Continuation.policy`."""
+    taken: int = 0
+    """See `Continuation.taken`."""
+
+    @property
+    def drawn(self) -> int:
+        """Tokens that it cost."""
+        return len(self.tokens) - self.taken
 
     @property
     def complete(self) -> bool:
@@ -56,6 +63,7 @@ class SampledAction:
             tokens=tuple(token for action in actions for token in action.tokens),
             logprobs=tuple(logprob for action in actions for logprob in action.logprobs),
             text="".join(action.text for action in actions),
+            taken=sum(action.taken for action in actions),
         )
 
 
@@ -68,11 +76,9 @@ def cut(continuation: Continuation, action: Action | None) -> list[SampledAction
         text = continuation.text[continuation.ends[start - 1] if start else 0 : continuation.ends[end - 1]]
         tokens, logprobs = continuation.token_ids[start:end], continuation.logprobs[start:end]
         value = continuation.values[end - 1] if continuation.values else None
-        actions.append(
-            SampledAction(
-                tokens, logprobs, text, continuation.release, value=value, policy=continuation.policy
-            )
-        )
+        taken = min(len(tokens), max(0, continuation.taken - start))
+        piece = SampledAction(tokens, logprobs, text, continuation.release, value=value, taken=taken)
+        actions.append(replace(piece, policy=continuation.policy) if continuation.policy else piece)
         start = end
     return actions
 

@@ -21,11 +21,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import random
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ramify.search.builder import TreeBuilder
 from ramify.search.cutting import SampledAction, cut, first_stop, given_up_at
+from ramify.search.departures import Known, depart
 from ramify.search.plans import Plan, PlanCost, PlanKind, PlanResult
 from ramify.search.protocols import (
     GradingFailed,
@@ -35,10 +38,12 @@ from ramify.search.protocols import (
     SampleAborted,
     Scorer,
     Task,
+    departs,
 )
 from ramify.search.records import (
     OWN_POLICY,
     Continuation,
+    Departure,
     Hurdle,
     Revision,
     Sampling,
@@ -83,6 +88,9 @@ class Evaluator:
         if judged and len(params.policies) > 1:  # a judge tells which of them is better
             votes_only = False
         self._judges_steps = judges_steps
+        sampling = self.tree.sampling
+        whole = sampling.top_p == 1 and not sampling.top_k  # else the log-probabilities are of what was kept
+        self._leaves_out = not params.replacement and sampling.temperature > 0 and whole
         self._grades_answers = params.grader in ("verifier", "mixed")
         self._judges_answers = params.grader != "verifier" and not votes_only
 
@@ -252,7 +260,7 @@ class Evaluator:
         except SampleAborted as aborted:
             cost.by_policy[name] += aborted.tokens
             raise
-        cost.by_policy[name] += sum(len(one.token_ids) for one in drawn)
+        cost.by_policy[name] += sum(len(one.token_ids) - one.taken for one in drawn)
         if len(drawn) != len(seeds):
             raise RuntimeError(f"the policy gave {len(drawn)} continuations in place of {len(seeds)}")
         _check(drawn, sampling.max_tokens)
@@ -262,11 +270,24 @@ class Evaluator:
         self, name: str, at: Node, sampling: Sampling, seeds: Sequence[int], hurdle: Hurdle | None
     ) -> Awaitable[list[Continuation]]:
         prefix, judging = self.tree.prefix(at, name), self._judging_policy(name)
+        left = self._departures(name, at, sampling, seeds)
+        how: dict[str, Any] = {"departures": left} if any(left) else {}
         if hurdle is None or judging is None:
-            return self.policies[name].sample(prefix, sampling, seeds)
+            return self.policies[name].sample(prefix, sampling, seeds, **how)
+        action = self.tree.params.action
         return judging.write_on(
-            prefix, sampling, seeds, action=self.tree.params.action, hurdle=hurdle, length=at.length
+            prefix, sampling, seeds, action=action, hurdle=hurdle, length=at.length, **how
         )
+
+    def _departures(
+        self, name: str, at: Node, sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Departure | None]:
+        """Choose for each draw where it leaves the actions that a policy is known to draw at `at`."""
+        if not self._leaves_out or at.terminal is not None or not departs(self.policies[name]):
+            return []
+        own = (child for child in self.tree.children(at) if child.policy in (None, name))
+        known = [Known(child.tokens, child.logprobs) for child in own]
+        return [depart(known, sampling.max_tokens - 1, random.Random(seed)) for seed in seeds]
 
     def _judging_policy(self, name: str) -> JudgingPolicy | None:
         """Return a policy if its values are taken."""

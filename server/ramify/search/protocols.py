@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, runtime_checkable
 
-from ramify.search.records import Action, Continuation, Hurdle, Revision, Sampling, Score, Verdict
+from ramify.search.records import Action, Continuation, Departure, Hurdle, Revision, Sampling, Score, Verdict
 
 
 class EngineDead(RuntimeError):
@@ -45,6 +45,33 @@ class Policy(Protocol):
         """Return the k most likely next tokens, likeliest first, each as a continuation of one token with their exact
         log-probabilities (before any truncation; log-softmax of logits/temperature). Costs one generated token."""
         ...
+
+
+@runtime_checkable
+class DepartingPolicy(Policy, Protocol):
+    """A policy that can leave out what is known: each continuation then begins with the tokens of its `Departure`, and
+    goes on with none of those that it bars. If it is a `JudgingPolicy` too, so can `write_on`, by the same argument."""
+
+    @property
+    def departs(self) -> bool:
+        """True if it can now."""
+        ...
+
+    async def sample(
+        self,
+        prefix: Sequence[int],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        *,
+        departures: Sequence[Departure | None] = (),
+    ) -> list[Continuation]:
+        """Draw as `Policy.sample` does. departures: one for each seed, or none at all."""
+        ...
+
+
+def departs(policy: Policy) -> bool:
+    """Tell whether a policy can leave out what is known."""
+    return isinstance(policy, DepartingPolicy) and policy.departs
 
 
 @runtime_checkable

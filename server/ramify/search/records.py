@@ -206,6 +206,11 @@ class SearchParams:
     )
     """Factor by which the model value counts for more with each step that is left to the end: nothing one step before
     it, `kappa` two steps before it. `None`: the same everywhere."""
+    replacement: bool = param(True, needs=("select", ("thompson",)), omitted=True)
+    """`false` draws without replacement: the first action of a fresh draw is none of those that are known at its node,
+    and a beginning that it has in common with them is not written again. So draw policies whose engine is the server's,
+    at a temperature above 0, with `top_p` 1 and `top_k` 0, where not nearly every action is known; others, and
+    elsewhere, as with `true`."""
     abandon: bool = param(False, needs=("select", ("thompson",)), omitted=True)
     """A path is judged after every step, and given up if the tokens that it still needs would bring
     more if they began another: `abandon_below` says how much more."""
@@ -278,6 +283,20 @@ class Hurdle:
 
 
 @dataclass(frozen=True, slots=True)
+class Departure:
+    """The beginning of a draw that is to be new, and what must not come next (`search.departures`)."""
+
+    tokens: tuple[int, ...]
+    """Taken over from what is known: neither drawn nor paid for."""
+    logprobs: tuple[float, ...]
+    """The policy's log-probability of each."""
+    barred: tuple[int, ...]
+    """Tokens that must not come next; at least one."""
+    mass: float
+    """The policy's probability of these, in (0, 1)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Continuation:
     """One continuation sampled from the policy."""
 
@@ -287,7 +306,8 @@ class Continuation:
     """The decoded text that these tokens add to the prefix; the end token adds none."""
     logprobs: tuple[float, ...]
     """Natural log of each token's probability under the distribution that was really sampled from (temperature and
-    truncation included). Same length as `token_ids`. Greedy draws report those of temperature 1."""
+    truncation included; a `Departure` is not taken off). Same length as `token_ids`. Greedy draws report those of
+    temperature 1."""
     ends: tuple[int, ...]
     """`ends[i]`: characters of `text` decoded once token i is in. Same length as `token_ids`, rising."""
     finish: Finish
@@ -298,6 +318,8 @@ class Continuation:
     wrote. Same length as `token_ids`, or empty from a policy that does not judge."""
     policy: str = ""
     """Name of the policy that drew it, if the search names several; the search itself writes it here."""
+    taken: int = 0
+    """Tokens at its beginning that were not drawn, but taken over from a `Departure`."""
 
 
 class State(tuple[int, ...]):

@@ -455,7 +455,7 @@ class Search:
                 self.observe(self.progress())
 
     def _see_pace(self, result: PlanResult, seconds: float) -> None:
-        longest = max((sum(len(action.tokens) for action in line) for line in result.samples), default=0)
+        longest = max((sum(action.drawn for action in line) for line in result.samples), default=0)
         if longest:
             self._pace = min(self._pace or seconds / longest, seconds / longest)
 

@@ -25,8 +25,8 @@ def priors(children: Sequence[Node], kind: Prior, temperature: float, action: Ac
     if action == "token":
         return softmax([sum(c.logprobs) for c in children])
     if kind == "count":
-        total = sum(c.multiplicity for c in children)
-        return [c.multiplicity / total for c in children]
+        total = sum(c.draws for c in children)
+        return [c.draws / total for c in children]
     logits = [sum(c.logprobs) for c in children]
     if kind == "mean_logprob":
         logits = [x / max(1, len(c.logprobs)) for x, c in zip(logits, children, strict=True)]

@@ -87,8 +87,8 @@ class Node:
     simulation: int = 0
     """The simulation that made it, from 1; 0 at the root and in the final rollout."""
     tokens_spent: int = 0
-    """Generated tokens that this edge cost: the action's tokens times its multiplicity. Of enumerated next tokens only
-    the likeliest cost one."""
+    """Generated tokens that this edge cost: the action's tokens times its multiplicity, less those taken over from
+    siblings (`replacement`). Of enumerated next tokens only the likeliest cost one."""
     children: list[int] = field(default_factory=list)
     """Ids of the nodes below, in the order in which they were made."""
     scores: Mapping[str, float] | None = field(default=None, metadata=OMITTED)
@@ -102,6 +102,14 @@ class Node:
     """Name of the policy that drew it first, whose log-probabilities these are; `None` if the search names none."""
     drawn_by: Mapping[str, int] | None = field(default=None, metadata=OMITTED)
     """m by policy, if more than one took this action."""
+    stands_for: float | None = field(default=None, metadata=OMITTED)
+    """In a finished tree without `replacement`: how many draws with replacement it stands for beside its siblings
+    (`departures.stand_for`)."""
+
+    @property
+    def draws(self) -> float:
+        """Draws that it counts for in a mean over what the policy does at its parent: m, or what it stands for."""
+        return self.multiplicity if self.stands_for is None else self.stands_for
 
     def draws_of(self, policy: str) -> int:
         """Return how many draws of a policy took this action. All of them, if the search has just one."""

@@ -117,6 +117,7 @@ DIMENSIONS = (
     Dimension("search.width", 1, 8, log=True),
     Dimension("search.kappa", 0.2, 10, log=True),
     Dimension("search.kappa_growth", 1.2, 6, log=True, optional=True),
+    Dimension("search.replacement", choices=(True, False)),
     Dimension("search.abandon", choices=(False, True)),
     Dimension("search.abandon_below", 0.02, 1, log=True),
     Dimension("search.considered", 2, 16, log=True),
@@ -132,6 +133,7 @@ _PATHS_GIVEN_UP: Mapping[str, Any] = {
     "search.width": 1,
     "search.kappa": 0.92,
     "search.kappa_growth": 3.2,
+    "search.replacement": False,
     "search.abandon": True,
 }
 KNOWN = {"mcts": tuple({**_PATHS_GIVEN_UP, "search.abandon_below": share} for share in (1.0, 0.05))}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 
 import pytest
 import torch
@@ -9,8 +10,9 @@ from transformers import AutoModelForCausalLM
 
 from fixtures_engines import LiveEngines, until
 from ramify.engines import Engines, RequestRefused, SampleParams, SampleRequest
+from ramify.search.departures import Known, depart
 from ramify.search.protocols import SampleAborted
-from ramify.search.records import Continuation, Sampling
+from ramify.search.records import Continuation, Departure, Sampling
 
 PROMPT = "3 5 7 8 to 24\n"
 TOLERANCE = 1e-4
@@ -62,6 +64,48 @@ def test_truncation_is_part_of_that_distribution(
             kept = row.topk(3)
             assert token in kept.indices
             assert logprob == pytest.approx(float(row[token] - kept.values.logsumexp(0)), abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.8])
+def test_draws_that_depart_from_what_is_known_are_new_and_have_the_policys_own_log_probabilities(
+    live_engines: LiveEngines, engines: Engines, reference: torch.nn.Module, temperature: float
+) -> None:
+    prefix = engines.tokenizer.encode(PROMPT)
+    sampling = Sampling(max_tokens=24, temperature=temperature, stop=("\n",))
+    known = {
+        one.token_ids: Known(one.token_ids, one.logprobs)
+        for one in sample(live_engines, sampling, list(range(24)))
+    }
+    left = [depart(list(known.values()), 23, random.Random(seed)) for seed in range(48)]
+    drawn = live_engines.run(engines.policy.sample(prefix, sampling, range(48), departures=left))
+    for one, departure in zip(drawn, left, strict=True):
+        assert departure is not None
+        assert one.taken == len(departure.tokens)
+        assert one.token_ids[: one.taken] == departure.tokens
+        assert one.token_ids[one.taken] not in departure.barred
+        assert one.token_ids not in known
+        assert len(one.token_ids) <= 24
+        assert one.text == engines.tokenizer.decode(one.token_ids)
+        expected = logprobs_of(logits(reference, prefix, one.token_ids) / temperature, one.token_ids)
+        assert one.logprobs == pytest.approx(expected, abs=10 * TOLERANCE)
+    assert len({one.taken for one in drawn}) > 1
+
+
+@pytest.mark.parametrize("bars_the_end", [True, False])
+def test_an_answers_end_is_barred_if_it_is_known_and_only_then(
+    live_engines: LiveEngines, engines: Engines, bars_the_end: bool
+) -> None:
+    """vLLM itself leaves out the model's end tokens before `min_tokens`, by which tokens are barred."""
+    (whole,) = sample(live_engines, Sampling(max_tokens=60, temperature=0.0), [0])
+    (newline,) = engines.tokenizer.encode_continuation("\n")
+    end = whole.token_ids[-1]
+    assert end in engines.tokenizer.eos_ids
+    prefix = [*engines.tokenizer.encode(PROMPT), *whole.token_ids[:-1]]
+    left = Departure((), (), (end if bars_the_end else newline,), 0.5)
+    drawn = live_engines.run(
+        engines.policy.sample(prefix, Sampling(max_tokens=2), range(8), departures=[left] * 8)
+    )
+    assert {one.token_ids[0] == end for one in drawn} == {not bars_the_end}
 
 
 def test_a_nucleus_of_nothing_but_the_likeliest_has_probability_one(live_engines: LiveEngines) -> None:

@@ -117,6 +117,16 @@ def test_the_hurdle_falls_with_what_the_answer_has_already() -> None:
     assert not below(step, hurdle, row, length=1)[-1]
 
 
+def test_an_action_may_begin_in_the_prompt() -> None:
+    hurdle = Hurdle(rate=0.1, mean_length=8)
+    for action, begun in ((Action("chunk", (), 3), [A, A]), (Action("step", ("a\nb",)), [A, NEWLINE])):
+        watch = Watch(hurdle, action, 2, (1.0, 0.0), begun=2)
+        held = HurdleWatch(watch, [*PROMPT, *begun], TOKENIZER)
+        assert [held.below(token, -9.0) for token in (TAIL, A)] == [False, True]
+        # without them in the prompt, the action would not have ended
+        assert not any(below(action, hurdle, [(TAIL, -9.0), (A, -9.0)], length=2))
+
+
 def test_a_value_is_calibrated_before_it_is_held_against_the_hurdle() -> None:
     plain = {"hurdle": Hurdle(0.1, 8), "action": Action("step", ("\n",)), "length": 0}
     for calibration, gone in (((1.0, 0.0), False), ((1.0, -2.0), True), ((-1.0, 0.0), True)):

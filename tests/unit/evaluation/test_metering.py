@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import pytest
 
 from ramify.evaluation.metering import Bill, Meter, MeteredScorer, metered
-from ramify.search.protocols import JudgingPolicy
+from ramify.search.protocols import JudgingPolicy, departs
 
 pytestmark = pytest.mark.anyio
 
@@ -87,6 +87,21 @@ class Drawing:
 class Judging(Drawing):
     async def write_on(self, prefix, sampling, seeds, *, action, hurdle, length):
         return [action, hurdle, length]
+
+
+class Departing(Drawing):
+    departs = True
+
+    async def sample(self, prefix, sampling, seeds, *, departures=()):
+        return [departures]
+
+
+async def test_a_metered_policy_leaves_out_what_is_known_if_the_policy_does():
+    bill = Bill(Meter(Clock()))
+    assert not departs(metered(Drawing(), bill))
+    departing = metered(Departing(), bill)
+    assert departs(departing)
+    assert await departing.sample([], None, [1], departures=["d"]) == [["d"]]
 
 
 async def test_a_metered_policy_judges_if_the_policy_does():

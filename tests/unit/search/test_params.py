@@ -23,7 +23,18 @@ from ramify.search.params import (
     without_cuts,
 )
 from ramify.search.records import Action, BudgetLimits, Sampling, SearchParams
-from search_worlds import CHUNK, ONE_AT_A_TIME, TOKEN, lines, parity, ran, rule_for, shape, variants
+from search_worlds import (
+    CHUNK,
+    ONE_AT_A_TIME,
+    TOKEN,
+    DepartingFake,
+    lines,
+    parity,
+    ran,
+    rule_for,
+    shape,
+    variants,
+)
 from search_worlds import STEP as LINE
 
 EVERYONE = sorted(ALGORITHMS)
@@ -79,6 +90,7 @@ def test_an_error_does_not_echo_what_is_long():
         ("select is 'thompson'", "abandon", {"select": "puct", "abandon": True}),
         ("expand is 'path'", "abandon", {"expand": "step", "abandon": True}),
         ("abandon is true", "abandon_below", {"abandon_below": 0.1}),
+        ("select is 'thompson'", "replacement", {"select": "puct", "replacement": False}),
         ("select is 'puct'", "c_init", {"c_init": 1.0}),
         ("select is 'puct'", "c_base", {"c_base": 9.0}),
         ("select is 'puct'", "prior", {"prior": "count"}),
@@ -297,6 +309,7 @@ EFFECTS: dict[str, list[tuple[dict[str, Any], Any, Any]]] = {
     "select": [({}, "puct", "thompson")],
     "kappa": [({"parallel": 1}, 0.05, 100.0)],
     "kappa_growth": [({"parallel": 1}, 1.5, 50.0)],
+    "replacement": [({}, False, True)],
     "abandon": [({}, False, True)],
     "abandon_below": [({"abandon": True}, 0.01, 1.0)],
     "prior": [
@@ -332,7 +345,8 @@ def grown(algorithm: str, seed: int, given: dict[str, Any]) -> dict[str, Any]:
     """The whole tree but the parameters that it repeats; and when what landed, and how much ran at once."""
     params = {"budget": BudgetLimits(simulations=20), "schedule": "waves", "seed": seed, **given}
     task = FakeTask(lambda text: text.startswith("a"))
-    policy = FakePolicy(lines, jitter=random.Random(seed))
+    kind = DepartingFake if "replacement" in given else FakePolicy
+    policy = kind(lines, jitter=random.Random(seed))
     found = ran(policy=policy, value=parity, task=task, algorithm=algorithm, **params)
     landings = [progress.tokens for progress in found.seen]
     return {**shape(found.tree), "params": None, "landings": landings, "at once": policy.most_running}

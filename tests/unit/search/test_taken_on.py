@@ -31,6 +31,7 @@ from search_worlds import (
     PROMPT,
     REFINE,
     TOKEN,
+    DepartingFake,
     check_answers,
     check_nodes,
     check_visits,
@@ -77,7 +78,8 @@ def several() -> list[dict[str, Any]]:
 
 def search(tree: Tree, params: dict[str, Any], kind: type[Search] = Search, **options: Any) -> Search:
     rule, task = rule_for(params), FakeTask(lambda text: text.startswith("a"))
-    policies = {"policy": FakePolicy(rule), "other": FakePolicy(backwards(rule))}
+    policy = FakePolicy if params.get("replacement", True) else DepartingFake
+    policies = {"policy": policy(rule), "other": policy(backwards(rule))}
     return kind(tree, policies, FakeScorer(parity), task, clock=lambda: 0.0, reviser=FakeReviser(), **options)
 
 

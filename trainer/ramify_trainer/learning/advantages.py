@@ -65,8 +65,8 @@ def _compared(
     prior: float | None,
     weight: float,
 ) -> float | None:
-    draws = sum(c.multiplicity for c in siblings)
-    total = sum(c.multiplicity * values[c.id] for c in siblings)
+    draws = sum(c.draws for c in siblings)
+    total = sum(c.draws * values[c.id] for c in siblings)
     if baseline == "siblings":
         return total / draws
     kappa = 0.0 if prior is None else weight
@@ -78,13 +78,13 @@ def _compared(
 def _normalised(
     advantages: Mapping[int, float], siblings: Sequence[Node], values: Mapping[int, float]
 ) -> dict[int, float]:
-    """Return the advantages divided by the standard deviation of the siblings' V by multiplicity; lone children as
+    """Return the advantages divided by the standard deviation of the siblings' V by draws; lone children as
     they are."""
-    draws = sum(c.multiplicity for c in siblings)
+    draws = sum(c.draws for c in siblings)
     if len(siblings) == 1:
         return dict(advantages)
-    mean = sum(c.multiplicity * values[c.id] for c in siblings) / draws
-    variance = sum(c.multiplicity * (values[c.id] - mean) ** 2 for c in siblings) / draws
+    mean = sum(c.draws * values[c.id] for c in siblings) / draws
+    variance = sum(c.draws * (values[c.id] - mean) ** 2 for c in siblings) / draws
     deviation = math.sqrt(variance)
     if deviation < LEAST_DEVIATION:
         return dict.fromkeys(advantages, 0.0)

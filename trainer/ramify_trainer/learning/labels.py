@@ -156,10 +156,10 @@ labelled; its visits follow the policy's own confidence, and imitating them woul
 other policies have drawn all of it."""
 
 
-def own_draws(node: Node) -> int:
+def own_draws(node: Node) -> float:
     """Return how many draws of the policy that is trained took a node's action, if its log-probabilities are logged: 0
     for one that another policy of the search drew first."""
-    return node.draws_of(OWN_POLICY) if node.own else 0
+    return node.draws * node.draws_of(OWN_POLICY) / node.multiplicity if node.own else 0.0
 
 
 def refusal(labelled: LabelledTree) -> Refusal | None:

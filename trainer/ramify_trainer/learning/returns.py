@@ -1,13 +1,14 @@
 """Values and returns of a tree's nodes, backed up from its answers' outcomes.
 
-With m a child's multiplicity, z an answer's outcome and v the value model's logged estimate:
+With m a child's draws, z an answer's outcome and v the value model's logged estimate:
 
     V(end) = z    V(unexpanded) = v    V(s) = Σ m_c V(c) / Σ m_c
     G(end) = z    G(unexpanded) = v    G(s) = Σ m_c [(1-λ) v(c) + λ G(c)] / Σ m_c
 
-Means are by multiplicity, since a node's children with their multiplicities are i.i.d. draws of the policy there, and
-not by the visits that search chose to spend. Ends without an outcome are left out of every mean; a node below which
-nothing is known has no value, and one below which no answer is labelled is masked.
+Means are by draws, since a node's children with their multiplicities are i.i.d. draws of the policy there, and not by
+the visits that search chose to spend. Children drawn without replacement count for what they stand for (`Node.draws`).
+Ends without an outcome are left out of every mean; a node below which nothing is known has no value, and one below
+which no answer is labelled is masked.
 """
 
 from __future__ import annotations
@@ -63,6 +64,6 @@ def _at_leaf(node: Node, outcomes: Mapping[int, float]) -> float | None:
 
 
 def _backed_up(tree: Tree, node: Node, values: Mapping[int, float]) -> float | None:
-    known = [(c.multiplicity, values[c.id]) for c in tree.children(node) if c.id in values]
+    known = [(c.draws, values[c.id]) for c in tree.children(node) if c.id in values]
     total = sum(m for m, _ in known)
     return sum(m * value for m, value in known) / total if total else None

@@ -103,12 +103,12 @@ def _path_ppo(labelled: LabelledTree, config: LearningConfig, values: Mapping[in
     return PolicyTargets(dict.fromkeys(advantages, 1.0), advantages)
 
 
-def child_weight(multiplicity: int, leaves: int, kind: str) -> float:
-    """Return m·√(labelled leaves below), m, or 1. A shared prefix is computed once, and yet speaks for all its
+def child_weight(draws: float, leaves: int, kind: str) -> float:
+    """Return d·√(labelled leaves below), d draws, or 1. A shared prefix is computed once, and yet speaks for all its
     leaves; TreeRL (arXiv 2506.11902) damps what it would count for by the square root."""
     if kind == "one":
         return 1.0
-    return multiplicity * (math.sqrt(leaves) if kind == "sqrt_leaves" else 1.0)
+    return draws * (math.sqrt(leaves) if kind == "sqrt_leaves" else 1.0)
 
 
 def value_targets(tree: Tree, outcomes: Mapping[int, float], lam: float) -> dict[int, tuple[float, float]]:
@@ -117,7 +117,7 @@ def value_targets(tree: Tree, outcomes: Mapping[int, float], lam: float) -> dict
     The weight is the number of draws that took the step: the objective is an expectation over the policy's paths. The
     prompt counts once."""
     return {
-        i: (value, float(tree.nodes[i].multiplicity) if i else 1.0)
+        i: (value, float(tree.nodes[i].draws) if i else 1.0)
         for i, value in lambda_returns(tree, outcomes, lam).items()
     }
 
@@ -155,11 +155,11 @@ def improved_policy(
     the answers below, not the search's own mean. A child of which nothing is known has v_mix (eq. 33): the mean of the
     node's logged value, if there is one, and the known q by share, which counts as often as the children were visited.
     With equal q, π' is what the children were drawn by, and imitating it would be noise."""
-    draws = sum(c.multiplicity for c in children)
+    draws = sum(c.draws for c in children)
     known = [c for c in children if c.id in values]
     if not known:
         return {}
-    by_share = sum(c.multiplicity * values[c.id] for c in known) / sum(c.multiplicity for c in known)
+    by_share = sum(c.draws * values[c.id] for c in known) / sum(c.draws for c in known)
     visits = sum(c.visits for c in known)
     own = by_share if node.value is None else node.value
     mixed = (own + visits * by_share) / (1 + visits)
@@ -167,7 +167,7 @@ def improved_policy(
     if max(q) - min(q) < SMALLEST:
         return {}
     scale = (c_visit + max(c.visits for c in children)) * c_scale
-    scores = [math.log(c.multiplicity / draws) + scale * x for c, x in zip(children, q, strict=True)]
+    scores = [math.log(c.draws / draws) + scale * x for c, x in zip(children, q, strict=True)]
     return {c.id: p for c, p in zip(children, softmax(scores), strict=True)}
 
 

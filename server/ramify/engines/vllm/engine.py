@@ -36,7 +36,7 @@ from ramify.engines.ports import (
     plain_cancellation,
 )
 from ramify.engines.start import Launch
-from ramify.engines.vllm.scheduler import LOGITS
+from ramify.engines.vllm.scheduler import BARRED, LOGITS
 from ramify.engines.vllm.watching import ABANDONED, STOP, WATCH
 from ramify.search.protocols import EngineDead, SampleAborted
 
@@ -378,13 +378,15 @@ def _sampling_params(params: SampleParams) -> SamplingParams:
 
 def _params_of(request: SampleRequest) -> Any:
     shared = _sampling_params(request.params)
-    if request.seed is None and request.watch is None:
+    if request.seed is None and request.watch is None and not request.barred:
         return shared
     own = copy(shared)
     if request.seed is not None:
         own.seed = request.seed & (1 << 63) - 1
     if request.watch is not None:
         own.extra_args = {**(shared.extra_args or {}), WATCH: msgspec.to_builtins(request.watch)}
+    if request.barred:
+        own.extra_args = {**(own.extra_args or {}), BARRED: list(request.barred)}
     return own
 
 

@@ -65,7 +65,10 @@ class HurdleWatch:
     def __init__(self, watch: Watch, prompt: Sequence[int], tokenizer: Tokenizer) -> None:
         self._hurdle, self._calibration = watch.hurdle, watch.calibration
         self._closing = tokenizer.closing
-        self._ends = ActionEnds(watch.action, prompt, tokenizer)
+        begun = len(prompt) - watch.begun
+        self._ends = ActionEnds(watch.action, prompt[:begun], tokenizer)
+        for token in prompt[begun:]:
+            self._ends.ended(token)
         self._length = watch.length
         self._waits = False
         """The token before ended an action, and did not close: the next row judges it."""

@@ -34,7 +34,7 @@ class Mcts(Algorithm):
 
     parameters = (
         TREE
-        | {"select", "kappa", "kappa_growth", "abandon", "abandon_below"}
+        | {"select", "kappa", "kappa_growth", "replacement", "abandon", "abandon_below"}
         | {"commit", "tau", "dirichlet_alpha", "dirichlet_fraction"}
     )
     defaults = {}
