@@ -12,9 +12,10 @@ from ramify.rewards import datasets
 from ramify.rewards.verifier import Example
 from ramify_client import AsyncAdmin, AsyncClient
 from ramify_trainer.errors import TrainerError
-from ramify_trainer.loop.demo import running_server
+from ramify_trainer.loop.demo import ChildTransport, on_servers, running_server
 from ramify_trainer.loop.rounds import Loop, PhaseProgress
 from ramify_trainer.loop.state import RoundRecord, folder_lock
+from ramify_trainer.progress import RunProgress
 from research.compare import trl_grpo
 from research.compare.config import ArmRun, CompareConfig, SearchedConfig
 from research.compare.costs import costed
@@ -72,17 +73,31 @@ def _learn(config: CompareConfig, run: ArmRun, folder: Path, tell: PhaseProgress
         if run.arm.trl:
             trl_grpo.learn(config, run, folder, tell)
             return
-        with running_server(folder, folder / "weights", config.base) as addresses:
-            asyncio.run(_arm(config, run, folder, addresses, tell))
+
+        def served(progress: RunProgress) -> None:
+            with running_server(folder, folder / "weights", config.base) as addresses:
+                asyncio.run(_arm(config, run, folder, addresses, tell, progress))
+
+        on_servers(served, tell)
 
 
 async def _arm(
-    config: CompareConfig, run: ArmRun, folder: Path, addresses: tuple[str, str], tell: PhaseProgress
+    config: CompareConfig,
+    run: ArmRun,
+    folder: Path,
+    addresses: tuple[str, str],
+    tell: PhaseProgress,
+    progress: RunProgress,
 ) -> None:
-    async with AsyncClient(addresses[0], max_retries=100) as client, AsyncAdmin(addresses[1]) as admin:
-        loop = Loop(
-            config.loop(run, folder), client, admin, lambda *said: tell(f"{run.name}: {said[0]}", *said[1:])
-        )
+    def told(said: str, done: int, total: int) -> None:
+        tell(f"{run.name}: {said}", done, total)
+
+    public, admin_url = addresses
+    async with (
+        AsyncClient(public, max_retries=100, transport=ChildTransport()) as client,
+        AsyncAdmin(admin_url, transport=ChildTransport()) as admin,
+    ):
+        loop = Loop(config.loop(run, folder), client, admin, told, progress)
         with loop.worker:
             await loop.start()
             await loop.puller.holding(_rounds(config, run, folder / POINTS, loop))

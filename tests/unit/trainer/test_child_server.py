@@ -14,7 +14,7 @@ from fake_process import free_port
 from ramify import launcher
 from ramify_client import AsyncClient, ConnectionFailed, RamifyError, RateLimited, ServerError
 from ramify_trainer.errors import CollectionFailed
-from ramify_trainer.loop.demo import ServerLost, _ChildTransport, running_server
+from ramify_trainer.loop.demo import ChildTransport, ServerLost, running_server
 
 LIVES = 20
 """Seconds, below `launcher.STOP_SECONDS`: whoever waits for the child's end as long sees it."""
@@ -71,6 +71,6 @@ def test_an_error_of_a_server_that_does_not_answer_is_its_end_once_it_has_ended(
 @pytest.mark.anyio
 async def test_a_child_that_takes_no_connections_is_asked_once() -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    async with AsyncClient(url, max_retries=100, transport=_ChildTransport()) as client, asyncio.timeout(10):
+    async with AsyncClient(url, max_retries=100, transport=ChildTransport()) as client, asyncio.timeout(10):
         with pytest.raises(ServerError, match=f"503: no server answers at {url}"):
             await client.version()

@@ -9,9 +9,10 @@ Of two servers the student's end is waited for first, so that a teacher's may be
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 
@@ -27,6 +28,7 @@ from ramify_trainer.loop.state import RoundRecord, folder_lock, unserved
 from ramify_trainer.loop.teacher import teacher_client
 from ramify_trainer.progress import RunProgress
 
+T = TypeVar("T")
 Results = tuple[list[RoundRecord], dict[str, PolicyScores]]
 """The records of all rounds, and the held-out figures of every release that was served, the base first."""
 RESTARTS = 3
@@ -37,7 +39,7 @@ class ServerLost(TrainerError):
     """A server that was started here has ended by itself."""
 
 
-class _ChildTransport(httpx.AsyncHTTPTransport):
+class ChildTransport(httpx.AsyncHTTPTransport):
     """Answer for a child that takes no connections: it will not come back by itself, so a client must not retry until
     its deadline."""
 
@@ -106,10 +108,10 @@ async def run(
     url, admin_url = addresses
     key, admin_key = (key_in(path) for path in (config.server.key_file, config.server.admin_key_file))
     async with (
-        AsyncClient(url, key, max_retries=100, transport=_ChildTransport()) as client,
-        AsyncAdmin(admin_url, admin_key, transport=_ChildTransport()) as admin,
+        AsyncClient(url, key, max_retries=100, transport=ChildTransport()) as client,
+        AsyncAdmin(admin_url, admin_key, transport=ChildTransport()) as admin,
         teacher_client(
-            config.teacher, max_retries=100, transport=_ChildTransport() if teacher_is_child else None
+            config.teacher, max_retries=100, transport=ChildTransport() if teacher_is_child else None
         ) as teacher,
     ):
         loop = Loop(config, client, admin, tell, progress, teacher)
@@ -142,17 +144,26 @@ def demo(config: LoopConfig, out: Path, tell: PhaseProgress) -> str:
 
 
 def _served(config: LoopConfig, out: Path, tell: PhaseProgress) -> Results:
-    """Do all rounds on servers with their logs in `out`, which are started anew if one ends."""
+    """Do all rounds on servers with their logs in `out`."""
+
+    def served(progress: RunProgress) -> Results:
+        with (
+            served_teacher(config, out / "teacher") as taught,
+            running_server(out, config.weights, config.base) as addresses,
+        ):
+            return asyncio.run(run(taught, addresses, tell, progress, teacher_is_child=taught is not config))
+
+    return on_servers(served, tell)
+
+
+def on_servers(work: Callable[[RunProgress], T], tell: PhaseProgress) -> T:
+    """Return what `work` returns, which starts the servers that it asks. If it loses one, it is done again, and goes on
+    from the state on disk. Raises `TrainerError` if that did not help."""
     progress, restarts = RunProgress(), 0
     before = progress.place
     while True:
         try:
-            with (
-                served_teacher(config, out / "teacher") as taught,
-                running_server(out, config.weights, config.base) as addresses,
-            ):
-                rounds = run(taught, addresses, tell, progress, teacher_is_child=taught is not config)
-                return asyncio.run(rounds)
+            return work(progress)
         except ServerLost as lost:
             if progress.place != before:  # it got on in between
                 restarts, before = 0, progress.place

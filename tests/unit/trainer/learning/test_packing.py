@@ -115,6 +115,18 @@ def test_values_are_means_by_multiplicity_and_unlabelled_answers_are_left_out() 
     assert tree_advantages(labelled.tree, values)[1] == pytest.approx(0.125)
 
 
+def test_draws_without_replacement_weigh_what_they_stand_for() -> None:
+    """The first step of two distinct ones stands for 1.5 of two draws, not for the three of its multiplicity."""
+    labelled = grown()
+    tree = labelled.tree
+    tree.nodes[1].stands_for, tree.nodes[2].stands_for = 1.5, 0.5
+    values = tree_values(tree, labelled.outcomes)
+    assert values[0] == pytest.approx((1.5 * 0.5 + 0.5 * 0.0) / 2)
+    by_draws = CONFIG.model_copy(update={"child_weight": "multiplicity"})
+    weights = policy_targets(labelled, by_draws).weights
+    assert (weights[1], weights[2]) == (1.5, 0.5)
+
+
 def test_a_lambda_return_mixes_the_model_s_value_in() -> None:
     labelled = grown()
     found = lambda_returns(labelled.tree, labelled.outcomes, 0.5)

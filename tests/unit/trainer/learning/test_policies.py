@@ -49,6 +49,12 @@ def test_own_draws_are_those_whose_log_probabilities_are_logged() -> None:
     assert [node.draws_of("other") for node in nodes[1:]] == [1, 1, 1, 0, 1]
 
 
+def test_of_what_a_node_stands_for_its_policys_share_is_its_own() -> None:
+    node = joint_tree().tree.nodes[1]
+    node.stands_for = 1.2
+    assert own_draws(node) == pytest.approx(1.2 * 2 / 3)
+
+
 def test_ratio_objectives_are_taught_by_own_draws_alone() -> None:
     labelled = joint_tree()
     targets = policy_targets(labelled, PPO)
