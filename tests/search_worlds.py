@@ -442,7 +442,7 @@ def variants() -> list[dict[str, Any]]:
                 found.append({**tree, "expand": "step", "widen": True})
             if action is not TOKEN and select == "thompson":
                 found.append({**tree, "expand": "path", "abandon": True})
-                found.append({**tree, "expand": "path", "replacement": False})
+                found.append({**tree, "expand": "path", "replacement": False, "answer": "orm_max"})
                 found.append({**tree, "expand": "path", "abandon": True, "commit": "step"})
         gumbel = {"algorithm": "gumbel", "considered": 4, **base}
         found.append({**gumbel, "expand": "step", "width": 2})

@@ -276,9 +276,9 @@ class SearchParams(TypedDict):
     step before it, `kappa` two steps before it. None: the same everywhere."""
     replacement: NotRequired[bool]
     """`false` draws without replacement: the first action of a fresh draw is none of those that are known at
-    its node, and a beginning that it has in common with them is not written again. So draw policies whose
-    engine is the server's, at a temperature above 0, with `top_p` 1 and `top_k` 0, where not nearly every
-    action is known; others, and elsewhere, as with `true`."""
+    its node, and a beginning that it has in common with them is not written again. Only policies on the
+    server's own engines draw so, at a temperature above 0, with `top_p` 1 and `top_k` 0. Other policies, and
+    nodes where less than 1 % is new, draw with replacement. Not with answer rules that count draws."""
     abandon: NotRequired[bool]
     """A path is judged after every step, and given up if the tokens that it still needs would bring more if
     they began another: `abandon_below` says how much more."""

@@ -62,7 +62,7 @@ class VllmPolicy:
 
     @property
     def departs(self) -> bool:
-        """See `search.protocols.DepartingPolicy`. What is said to a server elsewhere knows nothing of it."""
+        """See `search.protocols.DepartingPolicy`. A remote server cannot leave tokens out."""
         return not self._engine.elsewhere
 
     async def sample(
@@ -86,11 +86,11 @@ class VllmPolicy:
         watch: Watch | None,
         departures: Sequence[Departure | None],
     ) -> list[Continuation]:
-        serving, left = self._serving(), departures or [None] * len(seeds)
+        serving, departures = self._serving(), departures or [None] * len(seeds)
         own = seeds if self.seeded and sampling.temperature > 0 else [None] * len(seeds)
         requests = [
-            self._request(prefix, sampling, seed, watch, one, serving.adapter)
-            for seed, one in zip(own, left, strict=True)
+            self._request(prefix, sampling, seed, watch, departure, serving.adapter)
+            for seed, departure in zip(own, departures, strict=True)
         ]
         try:
             taken = await self._limiter.acquire(len(seeds))
@@ -100,7 +100,10 @@ class VllmPolicy:
             drawn = await self._engine.generate(requests)
         finally:
             self._limiter.release(taken)
-        return [self._continuation(prefix, *both, serving) for both in zip(drawn, left, strict=True)]
+        return [
+            self._continuation(prefix, one, departure, serving)
+            for one, departure in zip(drawn, departures, strict=True)
+        ]
 
     def _request(
         self,
@@ -108,16 +111,17 @@ class VllmPolicy:
         sampling: Sampling,
         seed: int | None,
         watch: Watch | None,
-        left: Departure | None,
+        departure: Departure | None,
         adapter: str | None,
     ) -> SampleRequest:
-        if left is None:
+        if departure is None:
             return SampleRequest(list(prefix), self._params(sampling), seed, watch, adapter=adapter)
-        taken = len(left.tokens)
+        begun = len(departure.tokens)
         if watch is not None:
-            watch = replace(watch, length=watch.length + taken, begun=taken)
-        params = self._params(replace(sampling, max_tokens=sampling.max_tokens - taken))
-        return SampleRequest([*prefix, *left.tokens], params, seed, watch, left.barred, adapter)
+            watch = replace(watch, length=watch.length + begun)
+        params = self._params(replace(sampling, max_tokens=sampling.max_tokens - begun))
+        prompt = [*prefix, *departure.tokens]
+        return SampleRequest(prompt, params, seed, watch, departure.barred, begun, adapter)
 
     async def next_tokens(self, prefix: Sequence[int], k: int, temperature: float) -> list[Continuation]:
         """The k likeliest next tokens with their exact log-probabilities, likeliest first.
@@ -136,20 +140,22 @@ class VllmPolicy:
         return steps
 
     def _continuation(
-        self, prefix: Sequence[int], drawn: RawSample, left: Departure | None, serving: Serving
+        self, prefix: Sequence[int], drawn: RawSample, departure: Departure | None, serving: Serving
     ) -> Continuation:
         tokens, logprobs = tuple(drawn.token_ids), tuple(drawn.logprobs)
         values = self._values(drawn, serving.calibration)
-        if left is not None:
-            # The engine drew the first token among those that are left.
-            logprobs = (*left.logprobs, min(0.0, logprobs[0] + math.log1p(-left.mass)), *logprobs[1:])
-            tokens = (*left.tokens, *tokens)
-            values = (*[None] * len(left.tokens), *values) if values else ()
+        taken = 0
+        if departure is not None:
+            # The engine drew the first token among those that are not barred.
+            first = min(0.0, logprobs[0] + math.log1p(-departure.mass))
+            logprobs = (*departure.logprobs, first, *logprobs[1:])
+            tokens = (*departure.tokens, *tokens)
+            taken = len(departure.tokens)
+            values = (*[None] * taken, *values) if values else ()
         text, ends = self._tokenizer.spell(prefix, tokens)
         finish: Finish = "abandoned" if drawn.abandoned else "length"
         if drawn.stopped:
             finish = "eos" if tokens[-1] in self._tokenizer.eos_ids else "stop"
-        taken = 0 if left is None else len(left.tokens)
         return Continuation(tokens, text, logprobs, ends, finish, serving.release, values, taken=taken)
 
     def _values(self, drawn: RawSample, calibration: tuple[float, float]) -> tuple[float | None, ...]:

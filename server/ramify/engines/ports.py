@@ -83,8 +83,6 @@ class Watch:
     """Tokens of the answer that the prompt holds already."""
     calibration: tuple[float, float]
     """(a, b) of value = sigmoid(a · logit + b)."""
-    begun: int = 0
-    """Those of the answer's tokens in the prompt with which the draw's first action begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +97,8 @@ class SampleRequest:
     watch: Watch | None = None
     barred: tuple[int, ...] = ()
     """Token ids that its first token must not be, `departures.MOST_BARRED` at most."""
+    begun: int = 0
+    """Tokens at the prompt's end with which its first action begins: stop strings may begin in them."""
     adapter: str | None = None
     """Name of the loaded adapter to draw with; `None`: the policy's own weights."""
 

@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from ramify.search.protocols import JudgingPolicy, Policy, Scorer, departs
-from ramify.search.records import Continuation, Sampling, Score
+from ramify.search.records import Action, Continuation, Departure, Hurdle, Sampling, Score
 from ramify.search.tree import Tree
 
 
@@ -78,13 +77,18 @@ class MeteredPolicy:
 
     @property
     def departs(self) -> bool:
+        """See `search.protocols.DepartingPolicy`."""
         return departs(self._policy)
 
     async def sample(
-        self, prefix: Sequence[int], sampling: Sampling, seeds: Sequence[int], **how: Any
+        self,
+        prefix: Sequence[int],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        **departures: Sequence[Departure | None],
     ) -> list[Continuation]:
         with self._bill.charged(len(seeds)):
-            return await self._policy.sample(prefix, sampling, seeds, **how)
+            return await self._policy.sample(prefix, sampling, seeds, **departures)
 
     async def next_tokens(self, prefix: Sequence[int], k: int, temperature: float) -> list[Continuation]:
         with self._bill.charged(1):
@@ -99,10 +103,20 @@ class MeteredJudgingPolicy(MeteredPolicy):
         self._judging = policy
 
     async def write_on(
-        self, prefix: Sequence[int], sampling: Sampling, seeds: Sequence[int], **how: Any
+        self,
+        prefix: Sequence[int],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        *,
+        action: Action,
+        hurdle: Hurdle,
+        length: int,
+        **departures: Sequence[Departure | None],
     ) -> list[Continuation]:
         with self._bill.charged(len(seeds)):
-            return await self._judging.write_on(prefix, sampling, seeds, **how)
+            return await self._judging.write_on(
+                prefix, sampling, seeds, action=action, hurdle=hurdle, length=length, **departures
+            )
 
 
 class MeteredScorer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -212,17 +212,31 @@ class TreeBuilder:
                 node.fresh_value_sum += value
 
     def set_priors(self, node: Node) -> None:
-        """Set P of the children as they now are, and what each stands for if draws are made without replacement."""
+        """Set P of the children as they now are."""
         params = self.tree.params
         children = self.tree.children(node)
-        if not params.replacement:
+        values = priors(children, params.prior, params.prior_temperature, params.action.kind)
+        for child, prior in zip(children, values, strict=True):
+            child.prior = prior
+
+    def finish(self) -> None:
+        """Set, of the children of every node, P, and what each stands for if draws were made without replacement."""
+        for node in self.tree.nodes:
+            if node.children:
+                if not self.tree.params.replacement:
+                    self._set_draws(node)
+                self.set_priors(node)
+
+    def _set_draws(self, node: Node) -> None:
+        """Set what the children stand for, each beside those that the same policy has drawn."""
+        by_policy = defaultdict[str | None, list[Node]](list)
+        for child in self.tree.children(node):
+            by_policy[child.policy].append(child)
+        for children in by_policy.values():
             chances = [min(1.0, math.exp(sum(child.logprobs))) for child in children]
             draws = sum(child.multiplicity for child in children)
             for child, share in zip(children, stand_for(chances, draws), strict=True):
                 child.stands_for = share
-        values = priors(children, params.prior, params.prior_temperature, params.action.kind)
-        for child, prior in zip(children, values, strict=True):
-            child.prior = prior
 
     def prune(self, nodes: Iterable[Node]) -> None:
         """Give up those of `nodes` at which no answer ended, until one is expanded in spite of that: another round may

@@ -111,6 +111,8 @@ def check_structure(tree: Tree) -> None:
             raise BadTree(f"node {i} has a prior, value or outcome outside [0, 1]")
         if any(not 0 <= x <= 1 for x in (node.scores or {}).values()):  # NaN is in no range
             raise BadTree(f"node {i} has a score outside [0, 1]")
+        if node.stands_for is not None and not 0 < node.stands_for < math.inf:  # NaN is in no range
+            raise BadTree(f"node {i} stands for {node.stands_for} draws")
         if node.drawn_by is not None and sum(node.drawn_by.values()) != node.multiplicity:
             raise BadTree(
                 f"node {i} was drawn {node.multiplicity} times, and by its policies {node.drawn_by}"

@@ -1,4 +1,5 @@
-"""Draw actions without replacement: choose where a draw leaves the actions that are known at its node.
+"""Draws without replacement: where a draw leaves the actions that are known at its node, and what the distinct draws of
+a node stand for.
 
 The log-probabilities of the known actions say how likely the policy is to go along with them, token by token. So a draw
 that is to repeat none of them can be made in two parts. How far it goes along with known ones is chosen here, as often
@@ -14,52 +15,53 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import accumulate
 
 from ramify.search.records import Departure
 
-NOTHING_NEW = 0.01
+NEW_ENOUGH = 0.01
 """A draw leaves nothing out where the policy says something new with a probability under this."""
 MOST_BARRED = 128
 """Tokens that a draw may leave out, at most: vLLM's runner for GPUs has no room for more."""
 CERTAIN = 1 - 1e-6
-"""Largest probability that they are given: what is left can be divided by."""
+"""Largest probability that is reckoned with where one less it is divided by."""
 
 
-MOST_DRAWS = 12.0
-"""Logarithm of the most draws that distinct ones are taken to have come from."""
-HALVINGS = 40
+class Known:
+    """An action that the policy is known to draw."""
 
+    __slots__ = ("chances", "logprobs", "tokens")
 
-class Known(NamedTuple):
-    """An action that is known."""
-
-    tokens: Sequence[int]
-    logprobs: Sequence[float]
-    """The policy's log-probability of each token."""
-
-    def chance(self, start: int) -> float:
-        """Return the policy's probability of the tokens from `start` on, given those before."""
-        return math.exp(sum(self.logprobs[start:]))
+    def __init__(self, tokens: Sequence[int], logprobs: Sequence[float]) -> None:
+        """logprobs: the policy's log-probability of each token."""
+        self.tokens, self.logprobs = tokens, logprobs
+        self.chances = [math.exp(x) for x in accumulate(reversed(logprobs), initial=0.0)][::-1]
+        """`chances[i]`: the policy's probability of the tokens from i on, given those before."""
 
 
 def depart(known: Sequence[Known], most: int, rng: random.Random) -> Departure | None:
     """Choose where a draw departs. `None` if nothing is known, or nearly everything.
 
-    most: tokens to take over, at most."""
-    if not known or 1 - sum(one.chance(0) for one in known) < NOTHING_NEW:
+    known: none the beginning of another. most: tokens to take over, at most."""
+    if not known or 1 - sum(one.chances[0] for one in known) < NEW_ENOUGH:
         return None
     depth, along = 0, known
     while True:
-        ways = _by_next_token(along, depth)
+        ways = defaultdict[int, list[Known]](list)
+        for one in along:
+            ways[one.tokens[depth]].append(one)
         chances = {token: math.exp(some[0].logprobs[depth]) for token, some in ways.items()}
         if depth == most:
             break
         # Go on by a token as often as something new follows it; else leave here.
         new = [
-            max(0.0, chances[token] - sum(one.chance(depth) for one in some)) for token, some in ways.items()
+            chances[token] * max(0.0, 1 - sum(one.chances[depth + 1] for one in some))
+            for token, some in ways.items()
         ]
-        (token,) = rng.choices([*ways, None], [*new, max(0.0, 1 - sum(chances.values()))])
+        leave = max(0.0, 1 - sum(chances.values()))
+        if leave + sum(new) == 0:
+            return None  # log-probabilities that were computed apart do not quite agree
+        (token,) = rng.choices([*ways, None], [*new, leave])
         if token is None:
             break
         depth, along = depth + 1, ways[token]
@@ -68,36 +70,33 @@ def depart(known: Sequence[Known], most: int, rng: random.Random) -> Departure |
         tokens=tuple(along[0].tokens[:depth]),
         logprobs=tuple(along[0].logprobs[:depth]),
         barred=tuple(barred),
-        mass=min(CERTAIN, sum(map(chances.__getitem__, barred))),
+        mass=min(CERTAIN, sum(chances[token] for token in barred)),
     )
 
 
-def stand_for(chances: Sequence[float], draws: int) -> list[float]:
+def stand_for(chances: Sequence[float], draws: float) -> list[float]:
     """Return how many of so many draws with replacement each of some distinct draws stands for; they sum to `draws`.
 
-    chances: the policy's probability of each, in [0, 1]. Its share is p/(1 - (1 - p)^n), p over the probability that it
-    is seen in n draws with replacement (Horvitz and Thompson 1952), for the n at which the shares sum to 1: a likely
-    one has its own probability, and rare ones share alike what is left."""
-    low, high = (
-        0.0,
-        MOST_DRAWS,
-    )  # logarithms of n: the shares sum to the number of chances at 1, and to theirs at last
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if sum(_shares(chances, math.exp(middle))) > 1 else (low, middle)
-    shares = _shares(chances, math.exp(high))
+    chances: the policy's probability of each, in [0, 1]. The share of one is p/(1 - (1 - p)^n), p over the probability
+    that it is seen in n draws with replacement (Horvitz and Thompson 1952), for the n at which the shares sum to 1: a
+    likely one has its own probability, and rare ones share alike what is left."""
+    fewest, most = 0.0, MOST_DRAWS
+    for _ in range(HALVINGS):  # the shares fall with n, from 1 each to the chances themselves
+        middle = (fewest + most) / 2
+        too_few = sum(_shares(chances, math.exp(middle))) > 1
+        fewest, most = (middle, most) if too_few else (fewest, middle)
+    shares = _shares(chances, math.exp(most))
     total = sum(shares)
     return [draws * share / total for share in shares]
+
+
+MOST_DRAWS = math.log(200_000)
+"""The natural logarithm of the most draws that distinct ones are taken to have come from."""
+HALVINGS = 40
+"""Halvings of the range of that logarithm: as many as a float tells apart."""
 
 
 def _shares(chances: Sequence[float], n: float) -> list[float]:
     """Return p/(1 - (1 - p)^n) for each p; its limit 1/n at 0."""
     missed = (n * math.log1p(-min(p, CERTAIN)) for p in chances)
     return [p / -math.expm1(m) if p > 0 else 1 / n for p, m in zip(chances, missed, strict=True)]
-
-
-def _by_next_token(known: Sequence[Known], depth: int) -> dict[int, list[Known]]:
-    ways = defaultdict[int, list[Known]](list)
-    for one in known:
-        ways[one.tokens[depth]].append(one)
-    return ways

@@ -91,6 +91,8 @@ class Evaluator:
         sampling = self.tree.sampling
         whole = sampling.top_p == 1 and not sampling.top_k  # else the log-probabilities are of what was kept
         self._leaves_out = not params.replacement and sampling.temperature > 0 and whole
+        self._known: dict[int, Known] = {}
+        """The actions that draws have left out, by node id."""
         self._grades_answers = params.grader in ("verifier", "mixed")
         self._judges_answers = params.grader != "verifier" and not votes_only
 
@@ -162,7 +164,8 @@ class Evaluator:
         """Make draw number `draw` action by action, until the answer ends or does not clear the hurdle: what
         `JudgingPolicy.write_on` does in one request."""
         at, line, before = plan.node, list[SampledAction](), cost.charged
-        while (left := plan.tokens - (cost.charged - before)) > 0:
+        # What was taken over fills the answer as what was drawn does.
+        while (left := plan.tokens - (cost.charged - before) - sum(one.taken for one in line)) > 0:
             step = self._step_sampling(min(self.tree.params.action.max_tokens, left))
             (one,) = await self._sample(plan, at, [draw], step, [*place, "on", len(line)], cost)
             line += self._actions(at, one, "step")
@@ -270,8 +273,8 @@ class Evaluator:
         self, name: str, at: Node, sampling: Sampling, seeds: Sequence[int], hurdle: Hurdle | None
     ) -> Awaitable[list[Continuation]]:
         prefix, judging = self.tree.prefix(at, name), self._judging_policy(name)
-        left = self._departures(name, at, sampling, seeds)
-        how: dict[str, Any] = {"departures": left} if any(left) else {}
+        departures = self._departures(name, at, sampling, seeds)
+        how: dict[str, Any] = {"departures": departures} if any(departures) else {}
         if hurdle is None or judging is None:
             return self.policies[name].sample(prefix, sampling, seeds, **how)
         action = self.tree.params.action
@@ -285,9 +288,18 @@ class Evaluator:
         """Choose for each draw where it leaves the actions that a policy is known to draw at `at`."""
         if not self._leaves_out or at.terminal is not None or not departs(self.policies[name]):
             return []
-        own = (child for child in self.tree.children(at) if child.policy in (None, name))
-        known = [Known(child.tokens, child.logprobs) for child in own]
+        known = [
+            self._known_action(child)
+            for child in self.tree.children(at)
+            # One that was cut off may be the beginning of another, and is no whole action.
+            if child.policy in (None, name) and child.terminal != "truncated"
+        ]
         return [depart(known, sampling.max_tokens - 1, random.Random(seed)) for seed in seeds]
+
+    def _known_action(self, node: Node) -> Known:
+        if node.id not in self._known:
+            self._known[node.id] = Known(node.tokens, node.logprobs)
+        return self._known[node.id]
 
     def _judging_policy(self, name: str) -> JudgingPolicy | None:
         """Return a policy if its values are taken."""

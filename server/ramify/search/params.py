@@ -301,6 +301,8 @@ def _check_combinations(params: SearchParams) -> None:
         raise ParamError("action.template", f"has no effect on actions of kind {params.action.kind!r}")
     if params.abandon and params.expand != "path":
         raise ParamError("abandon", "has no effect unless expand is 'path'")
+    if not params.replacement:
+        _check_replacement(params)
     if params.widen and params.action.kind == "token":
         raise ParamError(
             "widen", "the likeliest tokens are the same every time: there is nothing to draw afresh"
@@ -314,6 +316,17 @@ def _check_combinations(params: SearchParams) -> None:
         )
     if params.answer not in kind.answer_rules:
         raise ParamError("answer", f"{params.answer!r} means nothing with algorithm {params.algorithm!r}")
+
+
+def _check_replacement(params: SearchParams) -> None:
+    """Raise `ParamError` where draws without replacement would change nothing, or what is counted."""
+    if params.expand == "step" and not params.widen:
+        raise ParamError("replacement", "has no effect unless expand is 'path' or widen is true")
+    if params.answer in ("majority", "orm_vote"):
+        raise ParamError(
+            "replacement",
+            f"must be true with answer {params.answer!r}: it counts how often an answer is drawn",
+        )
 
 
 def _check_refinement(params: SearchParams) -> None:

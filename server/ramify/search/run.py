@@ -514,9 +514,7 @@ class Search:
         tree.status, tree.stop_reason = self._ended or ("failed", "error")
         if tree.status == "complete" and tree.answer is None and tree.all_pruned:
             tree.stop_reason = "pruned"
-        for node in tree.nodes:
-            if node.children:
-                self.builder.set_priors(node)
+        self.builder.finish()
         tree.usage = self.usage()
         tree.search_state = self._kept_state()
 
@@ -535,8 +533,7 @@ def close_interrupted(tree: Tree) -> None:
     builder = TreeBuilder(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
     for node in tree.nodes:
         node.in_flight = node.expanding = 0
-        if node.children:
-            builder.set_priors(node)
+    builder.finish()
     finals = {leaf.id: last_line(tree.text(leaf)) for leaf in tree.complete()}
     tree.ungrouped = len(finals)
     tree.candidates = answers.rank(tree, finals, tree.params.answer)

@@ -106,7 +106,7 @@ def arms(
 
 def _fresh_value(node: Node, children: Sequence[Node]) -> float:
     """Return the model's value of `node`. A node that was not judged (a prompt is not) takes the mean value of the
-    draws from there, v(s) = E[v(s')]."""
+    draws from there, v(s) = E[v(s')]; without replacement that of distinct ones."""
     judged = [c for c in children if c.value is not None]
     if node.value is None and judged:
         drawn = sum(c.multiplicity for c in judged)
@@ -154,7 +154,9 @@ def thompson_scores(choices: Sequence[Arm], kappas: Sequence[float], rng: random
 
     The sample says what an answer from there is worth. A known one brings nothing, so it is multiplied by the policy's
     probability of a new one. (2026-11-24: without this factor seven of ten draws of a search of 3,000 tokens
-    repeated known answers, and a right one was found in 94.5 % of 200 problems; with it, in 99 %.)"""
+    repeated known answers, and a right one was found in 94.5 % of 200 problems; with it, in 99 %. 2026-11-30: a draw
+    without replacement brings something new for certain, and yet keeps it: without it, 71.7 and 95.1 % of 700 dev
+    problems were right at 300 and 1,000 tokens, with it 72.1 and 94.6.)"""
     floor = 1e-3  # Beta needs both parameters above 0, even if q is 0 or 1 and nothing was seen yet
     return [
         a.unseen

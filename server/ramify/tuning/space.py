@@ -7,7 +7,7 @@ narrower than the bounds there: they surround the values that the shipped config
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from optuna.trial import BaseTrial
@@ -35,6 +35,8 @@ class Dimension:
     """In place of a range."""
     optional: bool = False
     """May be left out, which means something of its own."""
+    beside: Mapping[str, Any] = field(default_factory=dict)
+    """Values of search parameters that come before it, with which alone it has an effect."""
 
     @property
     def group(self) -> str:
@@ -55,12 +57,9 @@ class Dimension:
         values = list(self.choices) if self.choices else [self.low, self.high, *(["log"] if self.log else [])]
         return f"{self.name} {values}{' or none' if self.optional else ''}"
 
-    @property
-    def switch(self) -> str:
-        """The parameter, true or false, that it has no effect without; "" for most. It comes before it, and is false by
-        default."""
-        needs = PARAMS[self.field][0].metadata.get("needs") if self.group == "search" else None
-        return needs[0] if needs and needs[1] == (True,) else ""
+    def fits(self, search: Mapping[str, Any]) -> bool:
+        """Tell whether it has an effect beside these search parameters."""
+        return all(search.get(name) == value for name, value in self.beside.items())
 
     def applies(self, algorithm: str) -> bool:
         """Tell whether it can be given to an algorithm, with the algorithm's other defaults."""
@@ -68,9 +67,7 @@ class Dimension:
             return True
         if self.field == "answer" and search_params(algorithm).answer == "majority":
             return False  # another rule would make it another method
-        given = {self.field: self.choices[-1] if self.choices else self._number(self.low)}
-        if self.switch:
-            given[self.switch] = True
+        given = {**self.beside, self.field: self.choices[-1] if self.choices else self._number(self.low)}
         try:
             search_params(algorithm, **given)
         except ParamError:
@@ -89,9 +86,9 @@ class Dimension:
 
     def plain(self, algorithm: str) -> dict[str, Any]:
         """Return what a trial has that does as the algorithm does by itself."""
-        if self.switch:
-            return {}
         params = search_params(algorithm) if self.group == "search" else Sampling()
+        if not self.fits({name: getattr(params, name) for name in self.beside}):
+            return {}
         return self.having(getattr(params, self.field))
 
     def having(self, value: Any) -> dict[str, Any]:
@@ -117,9 +114,9 @@ DIMENSIONS = (
     Dimension("search.width", 1, 8, log=True),
     Dimension("search.kappa", 0.2, 10, log=True),
     Dimension("search.kappa_growth", 1.2, 6, log=True, optional=True),
-    Dimension("search.replacement", choices=(True, False)),
+    Dimension("search.replacement", choices=(True, False), beside={"answer": "orm_max"}),
     Dimension("search.abandon", choices=(False, True)),
-    Dimension("search.abandon_below", 0.02, 1, log=True),
+    Dimension("search.abandon_below", 0.02, 1, log=True, beside={"abandon": True}),
     Dimension("search.considered", 2, 16, log=True),
     Dimension("search.c_scale", 0.1, 10, log=True),
     Dimension("search.beam_width", 2, 16, log=True),
@@ -153,7 +150,7 @@ def suggest(trial: BaseTrial, name: str, algorithms: Sequence[str]) -> Method:
         algorithm = trial.suggest_categorical(ALGORITHM, algorithms)
     groups: dict[str, dict[str, Any]] = {"search": {}, "sampling": {}}
     for dimension in dimensions(algorithm):
-        if dimension.switch and not groups["search"].get(dimension.switch):
+        if not dimension.fits(groups["search"]):
             continue
         if (value := dimension.suggest(trial)) is not None:
             groups[dimension.group][dimension.field] = value

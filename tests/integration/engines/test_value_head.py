@@ -17,8 +17,9 @@ from transformers import AutoModelForCausalLM
 from fixtures_engines import SERVING, LiveEngines, model_paths, until
 from ramify.engines import EngineConfig, EngineOptions, Engines, EngineStartFailed, Text
 from ramify.engines.scorer import sigmoid
+from ramify.search.cutting import action_ends
 from ramify.search.protocols import JudgingPolicy, SampleAborted
-from ramify.search.records import Action, Continuation, Hurdle, Sampling
+from ramify.search.records import Action, Continuation, Departure, Hurdle, Sampling
 
 PROMPT = "3 5 7 8 to 24\n"
 CALIBRATION = (0.7, -0.2)
@@ -100,6 +101,30 @@ def test_the_value_of_a_draw_that_is_cut_is_known_at_its_last_token_only_if_that
                 expected[-1] = None
             assert [v is None for v in drawn.values] == [v is None for v in expected]
             assert drawn.values[:-1] == pytest.approx(expected[:-1], abs=TOLERANCE)
+
+
+def test_draws_that_depart_are_judged_and_given_up_as_others_are(
+    live: LiveEngines, reference: torch.nn.Module
+) -> None:
+    prefix, sampling = live.engines.tokenizer.encode(PROMPT), Sampling(max_tokens=40)
+    (line,) = live.run(live.engines.policy.sample(prefix, Sampling(max_tokens=40, stop=("\n",)), [3]))
+    left = [Departure(line.token_ids[:3], line.logprobs[:3], (line.token_ids[3],), 0.5)] * 16
+    given_up = []
+    for hurdle in (NEVER, Hurdle(rate=0.02, mean_length=30)):
+        asked = policy_of(live.engines).write_on(
+            *(prefix, sampling, range(16)), action=STEPS, hurdle=hurdle, length=0, departures=left
+        )  # type: ignore[call-arg]
+        drawn = live.run(asked)
+        given_up.append(sum(one.finish == "abandoned" for one in drawn))
+        for one in drawn:
+            expected = values_of(live, reference, prefix, one)
+            assert one.values[:3] == (None, None, None)
+            known = [(v, e) for v, e in zip(one.values[3:], expected[3:], strict=True) if v is not None]
+            assert [v for v, _ in known] == pytest.approx([e for _, e in known], abs=TOLERANCE)
+            below = [expected[end - 1] < hurdle.at(end) for end in action_ends(one.text, one.ends, STEPS)]
+            assert not any(below[:-1])
+            assert one.finish != "abandoned" or below[-1]
+    assert given_up[0] == 0 < given_up[1]
 
 
 def test_values_hold_with_cached_prefixes_in_batches_of_all_kinds(

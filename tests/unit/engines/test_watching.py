@@ -14,7 +14,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from ramify.engines.ports import Watch
-from ramify.engines.vllm.watching import STOP, WATCH, ActionEnds, DrawWatch, HurdleWatch, TextEnds
+from ramify.engines.vllm.watching import BEGUN, STOP, WATCH, ActionEnds, DrawWatch, HurdleWatch, TextEnds
 from ramify.search.cutting import action_ends, first_stop
 from ramify.search.records import Action, Hurdle
 from ramify.tokens import TokenText
@@ -120,8 +120,7 @@ def test_the_hurdle_falls_with_what_the_answer_has_already() -> None:
 def test_an_action_may_begin_in_the_prompt() -> None:
     hurdle = Hurdle(rate=0.1, mean_length=8)
     for action, begun in ((Action("chunk", (), 3), [A, A]), (Action("step", ("a\nb",)), [A, NEWLINE])):
-        watch = Watch(hurdle, action, 2, (1.0, 0.0), begun=2)
-        held = HurdleWatch(watch, [*PROMPT, *begun], TOKENIZER)
+        held = HurdleWatch(Watch(hurdle, action, 2, (1.0, 0.0)), PROMPT, TOKENIZER, begun)
         assert [held.below(token, -9.0) for token in (TAIL, A)] == [False, True]
         # without them in the prompt, the action would not have ended
         assert not any(below(action, hurdle, [(TAIL, -9.0), (A, -9.0)], length=2))
@@ -138,6 +137,13 @@ def test_what_goes_with_a_request_comes_out_as_it_went_in() -> None:
     watch = Watch(HALF, Action("step", ("\n", "→"), 9), 7, (1.5, -0.5))
     plain = msgspec.msgpack.decode(msgspec.msgpack.encode(msgspec.to_builtins(watch)))
     assert msgspec.convert(plain, Watch) == watch
+
+
+def test_a_stop_string_may_begin_in_what_a_draw_begins_with() -> None:
+    prompt = [*PROMPT, A, NEWLINE]
+    for begun, end in ((2, "stop"), (1, "stop"), (0, None)):
+        watch = DrawWatch({STOP: ["\n\n"], BEGUN: begun}, prompt, TOKENIZER)
+        assert watch.end(NEWLINE, None) == end
 
 
 def test_a_stop_string_ends_an_answer_before_its_hurdle_does_and_without_a_value_head_none_is_held() -> None:

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from fakes import decode, encode
+from ramify.search.budget import Budget
+from ramify.search.builder import TreeBuilder
 from ramify.search.codec import tree_to_dict
 from ramify.search.departures import MOST_BARRED, Known, depart, stand_for
-from ramify.search.records import BudgetLimits, Sampling
-from search_worlds import CHUNK, REFINE, STEP, DepartingFake, check, next_tokens, ran
+from ramify.search.records import Action, BudgetLimits, Sampling
+from search_worlds import CHUNK, REFINE, STEP, DepartingFake, check, grow, new_tree, next_tokens, ran
 
 ACTIONS: Mapping[str, float] = {
     "aa\n": 0.4,
@@ -86,6 +88,18 @@ def test_no_more_is_taken_over_than_there_is_room_for():
     assert taken(0) == {0}
 
 
+def test_log_probabilities_that_were_computed_apart_need_not_agree():
+    """Two draws in flight together each have their own of a beginning that they share."""
+    rng = random.Random(0)
+    for seed in range(2_000):
+        apart = [
+            Known(one.tokens, [x + rng.gauss(0, 0.05) for x in one.logprobs])
+            for one in known("aa\n", "ab\n", "caa\n", "cab\n")
+        ]
+        left = depart(apart, 9, random.Random(seed))
+        assert left is None or 0 < left.mass < 1
+
+
 def test_of_more_tokens_than_an_engine_can_leave_out_the_likeliest_are():
     chances = [0.4 / 2 ** (i // 16) / 16 for i in range(200)]
     many = [Known((i, 999), (math.log(p), 0.0)) for i, p in enumerate(chances)]
@@ -97,7 +111,14 @@ def test_of_more_tokens_than_an_engine_can_leave_out_the_likeliest_are():
 
 # -- in a search -------------------------------------------------------------------------------------------------------
 
-NEW: dict[str, Any] = {"algorithm": "mcts", "action": STEP, "replacement": False, "parallel": 1, "width": 1}
+NEW: dict[str, Any] = {
+    "algorithm": "mcts",
+    "action": STEP,
+    "replacement": False,
+    "answer": "orm_max",
+    "parallel": 1,
+    "width": 1,
+}
 SHORT = Sampling(max_tokens=12)
 
 
@@ -123,6 +144,23 @@ def test_with_replacement_they_are_repeated():
     check(found)
     assert max(node.multiplicity for node in found.tree.nodes) > 1
     assert not any(policy.departures)
+
+
+@pytest.mark.parametrize("grader", ["model", "confidence"])
+@pytest.mark.parametrize("abandon", [False, True])
+def test_an_answer_never_grows_past_its_limit_by_what_is_taken_over(abandon: bool, grader: str):
+    """Long beginnings in common, and hardly room for two steps."""
+
+    def long(text: str) -> Mapping[str, float]:
+        ends = {f"aaaaaa{x}\n": 1 / 9 for x in "bcdefghij"}
+        return ends if text.count("\n") < 3 else {"": 1.0}
+
+    for seed in range(20):
+        found = ran(
+            policy=DepartingFake(long), value=None, budget=BudgetLimits(tokens=200), sampling=Sampling(max_tokens=20),
+            **{**NEW, "action": Action("step", ("\n",), 16), "abandon": abandon, "grader": grader, "seed": seed},
+        )  # fmt: skip
+        check(found)
 
 
 @pytest.mark.parametrize("abandon", [False, True])
@@ -165,10 +203,12 @@ def test_what_another_policy_has_drawn_is_not_left_out():
         budget=BudgetLimits(tokens=200), sampling=SHORT, **NEW,
     )  # fmt: skip
     for name, policy in policies.items():
-        own = {node.tokens for node in found.tree.nodes if node.policy == name and node.parent == 0}
+        own = {node.tokens for node in found.tree.nodes if node.policy == name}
         first = [left for left in policy.departures if left is not None]
         assert first
-        assert all(any(tokens[: len(left.tokens)] == left.tokens for tokens in own) for left in first)
+        for left in first:
+            ways = {(*left.tokens, token) for token in left.barred}
+            assert all(any(tokens[: len(way)] == way for tokens in own) for way in ways)
 
 
 # -- what a draw stands for --------------------------------------------------------------------------------------------
@@ -197,6 +237,23 @@ def test_a_mean_over_them_is_the_policys_where_the_plain_one_is_not():
         weighted.append(sum(d * worth[text] for d, text in zip(draws, texts, strict=True)) / 4)
     assert sum(weighted) / 4_000 == pytest.approx(true, abs=0.02)
     assert sum(plain) / 4_000 < true - 0.1
+
+
+def test_each_policys_draws_stand_beside_its_own_alone():
+    tree = new_tree(**NEW, policies=("policy", "other"))
+    builder = TreeBuilder(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
+    for text, policy, chance in (
+        ("a\n", "policy", 0.9),
+        ("b\n", "policy", 1e-4),
+        ("c\n", "other", 0.9),
+        ("d\n", "other", 0.1),
+    ):
+        child = grow(builder, tree.root, text, policy=policy)
+        child.logprobs = (math.log(chance), 0.0)
+    builder.finish()
+    assert [child.stands_for for child in tree.children(tree.root)] == pytest.approx(
+        [*stand_for([0.9, 1e-4], 2), *stand_for([0.9, 0.1], 2)]
+    )
 
 
 def test_a_finished_tree_says_what_its_nodes_stand_for_and_one_with_replacement_does_not():

@@ -91,6 +91,7 @@ def test_an_error_does_not_echo_what_is_long():
         ("expand is 'path'", "abandon", {"expand": "step", "abandon": True}),
         ("abandon is true", "abandon_below", {"abandon_below": 0.1}),
         ("select is 'thompson'", "replacement", {"select": "puct", "replacement": False}),
+        ("expand is 'path' or widen is true", "replacement", {"expand": "step", "replacement": False}),
         ("select is 'puct'", "c_init", {"c_init": 1.0}),
         ("select is 'puct'", "c_base", {"c_base": 9.0}),
         ("select is 'puct'", "prior", {"prior": "count"}),
@@ -116,6 +117,18 @@ def test_a_parameter_without_effect_beside_the_others_says_what_it_needs(
     assert refused == field
     assert message.startswith("has no effect")
     assert message.endswith(f"unless {needs}")
+
+
+@pytest.mark.parametrize("answer", ["majority", "orm_vote"])
+def test_rules_that_count_draws_want_them_with_replacement(answer: str):
+    refused, message = refusal(answer=answer, replacement=False)
+    assert refused == "replacement"
+    assert "counts how often" in message
+    # a release's default gives way
+    defaults = {"replacement": False, "answer": "orm_max"}
+    params, used = over_defaults("mcts", defaults, {"answer": answer}, judged=True)
+    assert params.replacement
+    assert used == {}
 
 
 @pytest.mark.parametrize(
@@ -309,7 +322,7 @@ EFFECTS: dict[str, list[tuple[dict[str, Any], Any, Any]]] = {
     "select": [({}, "puct", "thompson")],
     "kappa": [({"parallel": 1}, 0.05, 100.0)],
     "kappa_growth": [({"parallel": 1}, 1.5, 50.0)],
-    "replacement": [({}, False, True)],
+    "replacement": [({"answer": "orm_max"}, False, True)],
     "abandon": [({}, False, True)],
     "abandon_below": [({"abandon": True}, 0.01, 1.0)],
     "prior": [

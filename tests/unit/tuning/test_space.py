@@ -67,10 +67,19 @@ def test_a_parameter_is_tuned_where_the_one_that_it_belongs_to_is_chosen():
         assert method.search.get("abandon_below") == (0.1 if chosen else None)
 
 
-def test_a_switch_comes_before_what_it_switches_on_and_is_off_at_first():
+def test_draws_without_replacement_are_tried_where_answers_are_not_counted():
+    _, known, *_ = starts(["mcts"])
+    for answer, tried in (("orm_max", False), ("orm_vote", None)):
+        method = suggest(FixedTrial(known | {"search.answer": answer}), "s", ["mcts"])
+        check(method)
+        assert method.search.get("replacement") is tried
+
+
+def test_what_a_parameter_has_an_effect_beside_comes_before_it_and_is_otherwise_at_first():
     names = [dimension.name for dimension in DIMENSIONS]
-    switched = [dimension for dimension in DIMENSIONS if dimension.switch]
-    assert switched
-    for dimension in switched:
-        assert names.index(f"search.{dimension.switch}") < names.index(dimension.name)
-        assert getattr(search_params("mcts"), dimension.switch) is False
+    bound = [dimension for dimension in DIMENSIONS if dimension.beside]
+    assert bound
+    for dimension in bound:
+        for name, value in dimension.beside.items():
+            assert names.index(f"search.{name}") < names.index(dimension.name)
+            assert getattr(search_params("mcts"), name) != value

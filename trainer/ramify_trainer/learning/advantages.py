@@ -1,10 +1,11 @@
 """Advantages of a tree's nodes, and of its champion path.
 
-`tree_ppo` compares a child with what the policy reaches without it. With V as in `returns`, n = Σ m the draws at s:
+`tree_ppo` compares a child with what the policy reaches without it. With V as in `returns`, d a child's draws, n = Σ d
+those at s, and o = min(1, d(c)) what one draw of c is of them:
 
 - `siblings`: A(c) = V(c) - V(s). A lone child has none: along a rollout that nothing else
   branched from, only the first step learns.
-- `ancestors`: A(c) = V(c) - b(c) with b(c) = (κ·B(s) + n·V(s) - V(c)) / (κ + n - 1): the other draws at s (one of c's
+- `ancestors`: A(c) = V(c) - b(c) with b(c) = (κ·B(s) + n·V(s) - o·V(c)) / (κ + n - o): the other draws at s (one of c's
   own is left out, as in RLOO, arXiv 2402.14740), and B(s) as κ further draws: B(s) is what s itself was
   compared with, b(s); at the root there is no B. So a lone child inherits its parent's baseline, a single rollout
   learns along its whole length as a flat sample does, and at a fork the branches decide. (TreeRL, arXiv
@@ -25,6 +26,8 @@ from ramify.search.tree import Node, Tree
 
 __all__ = ["champion", "gae", "tree_advantages"]
 
+LEAST_DRAWS = 1e-6
+"""Draws that a child is compared with, at least."""
 LEAST_DEVIATION = 1e-4
 """A standard deviation of siblings below this is none: they are equal, and so are their advantages, 0."""
 
@@ -70,9 +73,10 @@ def _compared(
     if baseline == "siblings":
         return total / draws
     kappa = 0.0 if prior is None else weight
-    if kappa + draws - 1 <= 0:
+    own = min(1.0, child.draws)
+    if kappa + draws - own < LEAST_DRAWS:
         return None  # one draw from the root, and nothing to compare it with
-    return (kappa * (prior or 0.0) + total - values[child.id]) / (kappa + draws - 1)
+    return (kappa * (prior or 0.0) + total - own * values[child.id]) / (kappa + draws - own)
 
 
 def _normalised(

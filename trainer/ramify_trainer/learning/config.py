@@ -193,7 +193,8 @@ class LearningConfig(Section):
     normalise: bool = False
     """Divide a child's advantage by its siblings' standard deviation."""
     child_weight: Literal["sqrt_leaves", "multiplicity", "one"] = "sqrt_leaves"
-    """A child's weight: m·√(labelled leaves below), m, or 1."""
+    """A child's weight: d·√(labelled leaves below), d, or 1, with d its draws: its multiplicity, or without replacement
+    what it stands for."""
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
     """`path_ppo`: λ of the generalised advantage estimate."""
     visit_target: Literal["visits", "completed_q"] = "visits"

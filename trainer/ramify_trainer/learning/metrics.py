@@ -86,7 +86,8 @@ def pass_at_k(draws: int, right: int, k: int) -> float:
 
 
 def _counts(labelled: LabelledTree, correct: float) -> tuple[int, int]:
-    """Return how many labelled answers were drawn, repeated ones too, and how many of them are right."""
+    """Return how many labelled answers were drawn, repeated ones too, and how many of them are right. Without
+    replacement hardly any is repeated: the figures are then of distinct answers."""
     nodes = labelled.tree.nodes
     drawn = {i: nodes[i].multiplicity for i in labelled.outcomes}
     return sum(drawn.values()), sum(m for i, m in drawn.items() if labelled.outcomes[i] >= correct)

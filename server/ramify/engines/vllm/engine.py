@@ -37,7 +37,7 @@ from ramify.engines.ports import (
 )
 from ramify.engines.start import Launch
 from ramify.engines.vllm.scheduler import BARRED, LOGITS
-from ramify.engines.vllm.watching import ABANDONED, STOP, WATCH
+from ramify.engines.vllm.watching import ABANDONED, BEGUN, STOP, WATCH
 from ramify.search.protocols import EngineDead, SampleAborted
 
 _AT_END = PoolingParams(task="classify", use_activation=False)
@@ -386,7 +386,7 @@ def _params_of(request: SampleRequest) -> Any:
     if request.watch is not None:
         own.extra_args = {**(shared.extra_args or {}), WATCH: msgspec.to_builtins(request.watch)}
     if request.barred:
-        own.extra_args = {**(own.extra_args or {}), BARRED: list(request.barred)}
+        own.extra_args = {**(own.extra_args or {}), BARRED: list(request.barred), BEGUN: request.begun}
     return own
 
 

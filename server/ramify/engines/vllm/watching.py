@@ -25,6 +25,8 @@ from ramify.tokens import CONTEXT
 
 STOP = "ramify_stop"
 """Key of a draw's stop strings in vLLM's `extra_args`."""
+BEGUN = "ramify_begun"
+"""Key of how many tokens at its prompt's end it begins with."""
 WATCH = "ramify_watch"
 """Key of its `Watch`, as plain values."""
 ABANDONED = "abandoned"
@@ -45,10 +47,14 @@ class DrawWatch:
 
     def __init__(self, asked: dict[str, Any], prompt: Sequence[int], tokenizer: Tokenizer) -> None:
         """asked: vLLM's `extra_args` of the request. prompt: its token ids."""
-        self._stops = TextEnds(asked.get(STOP, ()), prompt, tokenizer)
+        start = len(prompt) - asked.get(BEGUN, 0)
+        above, begun = prompt[:start], prompt[start:]
+        self._stops = TextEnds(asked.get(STOP, ()), above, tokenizer)
+        for token in begun:
+            self._stops.completed(token)
         self._line: HurdleWatch | None = None
         if (plain := asked.get(WATCH)) is not None:
-            self._line = HurdleWatch(msgspec.convert(plain, Watch), prompt, tokenizer)
+            self._line = HurdleWatch(msgspec.convert(plain, Watch), above, tokenizer, begun)
 
     def end(self, token: int, logit: float | None) -> End | None:
         """Take the next token in, and return why the draw ends with it; `None` if it goes on.
@@ -62,12 +68,14 @@ class DrawWatch:
 class HurdleWatch:
     """The actions of a draw and what they are worth."""
 
-    def __init__(self, watch: Watch, prompt: Sequence[int], tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, watch: Watch, prompt: Sequence[int], tokenizer: Tokenizer, begun: Sequence[int] = ()
+    ) -> None:
+        """begun: tokens after the prompt with which the first action begins."""
         self._hurdle, self._calibration = watch.hurdle, watch.calibration
         self._closing = tokenizer.closing
-        begun = len(prompt) - watch.begun
-        self._ends = ActionEnds(watch.action, prompt[:begun], tokenizer)
-        for token in prompt[begun:]:
+        self._ends = ActionEnds(watch.action, prompt, tokenizer)
+        for token in begun:
             self._ends.ended(token)
         self._length = watch.length
         self._waits = False

@@ -127,6 +127,20 @@ def test_draws_without_replacement_weigh_what_they_stand_for() -> None:
     assert (weights[1], weights[2]) == (1.5, 0.5)
 
 
+def test_a_baseline_leaves_out_no_more_of_a_draw_than_it_stands_for() -> None:
+    """Of three distinct draws one stands for most: what the others are compared with stays a mean of outcomes."""
+    tree = grown().tree
+    step = tree.nodes[1]
+    for child, stands_for in zip(tree.children(step), (2.7, 0.15, 0.15), strict=True):
+        child.stands_for = stands_for
+    values = {3: 0.0, 4: 1.0, 5: 0.0, 1: 0.05, 2: 0.0, 0: 0.05}
+    found = tree_advantages(tree, values, "ancestors")
+    assert [values[i] - found[i] for i in (3, 4, 5)] == pytest.approx(
+        [(0.0 + 0.15) / 3, 0.0, 0.15 / (1 + 3 - 0.15)], abs=0.02
+    )
+    assert all(0 <= values[i] - found[i] <= 1 for i in found)
+
+
 def test_a_lambda_return_mixes_the_model_s_value_in() -> None:
     labelled = grown()
     found = lambda_returns(labelled.tree, labelled.outcomes, 0.5)
