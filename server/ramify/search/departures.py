@@ -51,14 +51,16 @@ def depart(known: Sequence[Known], most: int, rng: random.Random) -> Departure |
         for one in along:
             ways[one.tokens[depth]].append(one)
         chances = {token: math.exp(some[0].logprobs[depth]) for token, some in ways.items()}
+        leave = max(0.0, 1 - sum(chances.values()))
         if depth == most:
+            if leave < NEW_ENOUGH:
+                return None
             break
         # Go on by a token as often as something new follows it; else leave here.
         new = [
             chances[token] * max(0.0, 1 - sum(one.chances[depth + 1] for one in some))
             for token, some in ways.items()
         ]
-        leave = max(0.0, 1 - sum(chances.values()))
         if leave + sum(new) == 0:
             return None  # log-probabilities that were computed apart do not quite agree
         (token,) = rng.choices([*ways, None], [*new, leave])
