@@ -26,7 +26,7 @@ ACTIONS: Mapping[str, float] = {
     "cab\n": 0.07,
     "d\n": 0.03,
 }
-"""What the policy may do, with beginnings in common."""
+"""The first actions that the policy may take, some with a beginning in common."""
 
 
 def rule(text: str) -> Mapping[str, float]:

@@ -36,7 +36,8 @@ def perplexity(tree: Tree, node: Node) -> float:
 
 @pytest.mark.parametrize("params", variants(), ids=described)
 def test_the_value_of_every_text_is_the_inverse_of_its_perplexity(params: dict[str, Any]) -> None:
-    found = ran(rule_for(params), None, budget=BUDGET, grader="confidence", answer="orm_vote", **params)
+    given = {"answer": "orm_vote", **params, "grader": "confidence"}
+    found = ran(rule_for(params), None, budget=BUDGET, **given)
     check(found)
     tree = found.tree
     assert tree.status == "complete", tree.error

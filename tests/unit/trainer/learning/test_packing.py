@@ -128,7 +128,7 @@ def test_draws_without_replacement_weigh_what_they_stand_for() -> None:
 
 
 def test_a_baseline_leaves_out_no_more_of_a_draw_than_it_stands_for() -> None:
-    """Of three distinct draws one stands for most: what the others are compared with stays a mean of outcomes."""
+    """One of three distinct draws stands for most: what the others are compared with stays a mean of outcomes."""
     tree = grown().tree
     step = tree.nodes[1]
     for child, stands_for in zip(tree.children(step), (2.7, 0.15, 0.15), strict=True):
