@@ -17,7 +17,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import accumulate
 
-from ramify.search.records import Departure
+from ramify.search.records import Departure, Sampling
+from ramify.search.tree import Node, Tree
 
 NEW_ENOUGH = 0.01
 """A draw leaves nothing out where the policy says something new with a probability under this."""
@@ -76,12 +77,44 @@ def depart(known: Sequence[Known], most: int, rng: random.Random) -> Departure |
     )
 
 
+class Departures:
+    """The departures of one search's draws."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        sampling = tree.sampling
+        whole = sampling.top_p == 1 and not sampling.top_k  # else log-probabilities are of what was kept
+        self._leaves_out = not tree.params.replacement and sampling.temperature > 0 and whole
+        self._known: dict[int, Known] = {}
+        """By node id."""
+
+    def of(self, policy: str, node: Node, sampling: Sampling, seeds: Sequence[int]) -> list[Departure | None]:
+        """Choose for the draw of each seed where it leaves the actions that the policy is known to draw at `node`; none
+        at all if draws are made with replacement."""
+        if not self._leaves_out or node.terminal is not None:
+            return []
+        known = [
+            self._action(child)
+            for child in self._tree.children(node)
+            # One that was cut off may be the beginning of another, and is no whole action.
+            if child.policy in (None, policy) and child.terminal != "truncated"
+        ]
+        return [depart(known, sampling.max_tokens - 1, random.Random(seed)) for seed in seeds]
+
+    def _action(self, node: Node) -> Known:
+        if node.id not in self._known:
+            self._known[node.id] = Known(node.tokens, node.logprobs)
+        return self._known[node.id]
+
+
 def stand_for(chances: Sequence[float], draws: float) -> list[float]:
     """Return how many of so many draws with replacement each of some distinct draws stands for; they sum to `draws`.
 
     chances: the policy's probability of each, in [0, 1]. The share of one is p/(1 - (1 - p)^n), p over the probability
     that it is seen in n draws with replacement (Horvitz and Thompson 1952), for the n at which the shares sum to 1: a
     likely one has its own probability, and rare ones share alike what is left."""
+    if len(chances) == 1:  # as most actions of a tree are
+        return [draws]
     fewest, most = 0.0, MOST_DRAWS
     for _ in range(HALVINGS):  # the shares fall with n, from 1 each to the chances themselves
         middle = (fewest + most) / 2

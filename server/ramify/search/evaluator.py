@@ -21,14 +21,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-import random
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ramify.search.builder import TreeBuilder
 from ramify.search.cutting import SampledAction, cut, first_stop, given_up_at
-from ramify.search.departures import Known, depart
+from ramify.search.departures import Departures
 from ramify.search.plans import Plan, PlanCost, PlanKind, PlanResult
 from ramify.search.protocols import (
     GradingFailed,
@@ -43,7 +42,6 @@ from ramify.search.protocols import (
 from ramify.search.records import (
     OWN_POLICY,
     Continuation,
-    Departure,
     Hurdle,
     Revision,
     Sampling,
@@ -88,11 +86,7 @@ class Evaluator:
         if judged and len(params.policies) > 1:  # a judge tells which of them is better
             votes_only = False
         self._judges_steps = judges_steps
-        sampling = self.tree.sampling
-        whole = sampling.top_p == 1 and not sampling.top_k  # else the log-probabilities are of what was kept
-        self._leaves_out = not params.replacement and sampling.temperature > 0 and whole
-        self._known: dict[int, Known] = {}
-        """The actions that draws have left out, by node id."""
+        self._departures = Departures(self.tree)
         self._grades_answers = params.grader in ("verifier", "mixed")
         self._judges_answers = params.grader != "verifier" and not votes_only
 
@@ -273,33 +267,15 @@ class Evaluator:
         self, name: str, at: Node, sampling: Sampling, seeds: Sequence[int], hurdle: Hurdle | None
     ) -> Awaitable[list[Continuation]]:
         prefix, judging = self.tree.prefix(at, name), self._judging_policy(name)
-        departures = self._departures(name, at, sampling, seeds)
-        how: dict[str, Any] = {"departures": departures} if any(departures) else {}
+        how: dict[str, Any] = {}
+        if departs(self.policies[name]) and any(left := self._departures.of(name, at, sampling, seeds)):
+            how["departures"] = left
         if hurdle is None or judging is None:
             return self.policies[name].sample(prefix, sampling, seeds, **how)
         action = self.tree.params.action
         return judging.write_on(
             prefix, sampling, seeds, action=action, hurdle=hurdle, length=at.length, **how
         )
-
-    def _departures(
-        self, name: str, at: Node, sampling: Sampling, seeds: Sequence[int]
-    ) -> list[Departure | None]:
-        """Choose for each draw where it leaves the actions that a policy is known to draw at `at`."""
-        if not self._leaves_out or at.terminal is not None or not departs(self.policies[name]):
-            return []
-        known = [
-            self._known_action(child)
-            for child in self.tree.children(at)
-            # One that was cut off may be the beginning of another, and is no whole action.
-            if child.policy in (None, name) and child.terminal != "truncated"
-        ]
-        return [depart(known, sampling.max_tokens - 1, random.Random(seed)) for seed in seeds]
-
-    def _known_action(self, node: Node) -> Known:
-        if node.id not in self._known:
-            self._known[node.id] = Known(node.tokens, node.logprobs)
-        return self._known[node.id]
 
     def _judging_policy(self, name: str) -> JudgingPolicy | None:
         """Return a policy if its values are taken."""

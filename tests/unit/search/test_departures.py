@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from departing_fake import DepartingFake, next_tokens
 from fakes import decode, encode
 from ramify.search.budget import Budget
 from ramify.search.builder import TreeBuilder
 from ramify.search.codec import tree_to_dict
 from ramify.search.departures import MOST_BARRED, Known, depart, stand_for
 from ramify.search.records import Action, BudgetLimits, Sampling
-from search_worlds import CHUNK, REFINE, STEP, DepartingFake, check, grow, new_tree, next_tokens, ran
+from search_worlds import CHUNK, REFINE, STEP, check, grow, new_tree, ran
 
 ACTIONS: Mapping[str, float] = {
     "aa\n": 0.4,

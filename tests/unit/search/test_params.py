@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from departing_fake import DepartingFake
 from fakes import FakePolicy, FakeTask, letters
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.params import (
@@ -27,7 +28,6 @@ from search_worlds import (
     CHUNK,
     ONE_AT_A_TIME,
     TOKEN,
-    DepartingFake,
     lines,
     parity,
     ran,

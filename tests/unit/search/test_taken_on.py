@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from departing_fake import DepartingFake
 from fakes import FakePolicy, FakeReviser, FakeScorer, FakeTask, Rule, encode
 from ramify.search import go_on
 from ramify.search import search as library_search
@@ -31,7 +32,6 @@ from search_worlds import (
     PROMPT,
     REFINE,
     TOKEN,
-    DepartingFake,
     check_answers,
     check_nodes,
     check_visits,
