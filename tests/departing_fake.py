@@ -7,9 +7,10 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from fakes import END, Rule, decode
-from ramify.search.records import Action, Continuation, Departure, Hurdle, Sampling
+from ramify.search.records import Continuation, Departure, Sampling
 from search_worlds import JudgingFake
 
 
@@ -29,7 +30,7 @@ class DepartingFake(JudgingFake):
         *,
         departures: Sequence[Departure | None] = (),
     ) -> list[Continuation]:
-        return await self._departing(prefix, sampling, seeds, departures, lambda text, one: one)
+        return await self._departing(prefix, sampling, seeds, departures, lambda one: one)
 
     async def write_on(  # type: ignore[override]
         self,
@@ -37,15 +38,10 @@ class DepartingFake(JudgingFake):
         sampling: Sampling,
         seeds: Sequence[int],
         *,
-        action: Action,
-        hurdle: Hurdle,
-        length: int,
         departures: Sequence[Departure | None] = (),
+        **watch: Any,
     ) -> list[Continuation]:
-        def cut(text: str, one: Continuation) -> Continuation:
-            return self._cut(one, action, hurdle, length)
-
-        return await self._departing(prefix, sampling, seeds, departures, cut)
+        return await self._departing(prefix, sampling, seeds, departures, lambda one: self._cut(one, **watch))
 
     async def _departing(
         self,
@@ -53,14 +49,14 @@ class DepartingFake(JudgingFake):
         sampling: Sampling,
         seeds: Sequence[int],
         departures: Sequence[Departure | None],
-        cut: Callable[[str, Continuation], Continuation],
+        cut: Callable[[Continuation], Continuation],
     ) -> list[Continuation]:
         left = departures or [None] * len(seeds)
         self.departures += left
 
         def draws(text: str, sampling: Sampling, seeds: Sequence[int]) -> list[Continuation]:
             return [
-                cut(text, self._token_by_token(text, sampling, random.Random(seed), departure))
+                cut(self._token_by_token(text, sampling, random.Random(seed), departure))
                 for seed, departure in zip(seeds, left, strict=True)
             ]
 

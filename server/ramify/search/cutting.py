@@ -77,8 +77,8 @@ def cut(continuation: Continuation, action: Action | None) -> list[SampledAction
         tokens, logprobs = continuation.token_ids[start:end], continuation.logprobs[start:end]
         value = continuation.values[end - 1] if continuation.values else None
         taken = min(len(tokens), max(0, continuation.taken - start))
-        said = (tokens, logprobs, text, continuation.release)
-        actions.append(SampledAction(*said, value=value, policy=continuation.policy, taken=taken))
+        drawn = (tokens, logprobs, text, continuation.release)
+        actions.append(SampledAction(*drawn, value=value, policy=continuation.policy, taken=taken))
         start = end
     return actions
 

@@ -26,6 +26,10 @@ MOST_BARRED = 128
 """Tokens that a draw may leave out, at most: vLLM's runner for GPUs has no room for more."""
 CERTAIN = 1 - 1e-6
 """Largest probability that is reckoned with where one less it is divided by."""
+MOST_DRAWS = math.log(200_000)
+"""The natural logarithm of the most draws that distinct ones are taken to have come from."""
+HALVINGS = 40
+"""Halvings of the range of that logarithm: as many as a float tells apart."""
 
 
 class Known:
@@ -123,12 +127,6 @@ def stand_for(chances: Sequence[float], draws: float) -> list[float]:
     shares = _shares(chances, math.exp(most))
     total = sum(shares)
     return [draws * share / total for share in shares]
-
-
-MOST_DRAWS = math.log(200_000)
-"""The natural logarithm of the most draws that distinct ones are taken to have come from."""
-HALVINGS = 40
-"""Halvings of the range of that logarithm: as many as a float tells apart."""
 
 
 def _shares(chances: Sequence[float], n: float) -> list[float]:

@@ -35,8 +35,8 @@ class Dimension:
     """In place of a range."""
     optional: bool = False
     """May be left out, which means something of its own."""
-    beside: Mapping[str, Any] = field(default_factory=dict)
-    """Values of search parameters that come before it, with which alone it has an effect."""
+    beside: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """Search parameters that come before it, and their values with which alone it has an effect; `None`: not given."""
 
     @property
     def group(self) -> str:
@@ -59,7 +59,7 @@ class Dimension:
 
     def fits(self, search: Mapping[str, Any]) -> bool:
         """Tell whether it has an effect beside these search parameters."""
-        return all(search.get(name) == value for name, value in self.beside.items())
+        return all(search.get(name) in values for name, values in self.beside.items())
 
     def applies(self, algorithm: str) -> bool:
         """Tell whether it can be given to an algorithm, with the algorithm's other defaults."""
@@ -67,7 +67,8 @@ class Dimension:
             return True
         if self.field == "answer" and search_params(algorithm).answer == "majority":
             return False  # another rule would make it another method
-        given = {**self.beside, self.field: self.choices[-1] if self.choices else self._number(self.low)}
+        given = {name: values[0] for name, values in self.beside.items()}
+        given[self.field] = self.choices[-1] if self.choices else self._number(self.low)
         try:
             search_params(algorithm, **given)
         except ParamError:
@@ -84,12 +85,9 @@ class Dimension:
             return trial.suggest_int(self.name, int(self.low), int(self.high), log=self.log)
         return self._number(trial.suggest_float(self.name, self.low, self.high, log=self.log))
 
-    def plain(self, algorithm: str) -> dict[str, Any]:
-        """Return what a trial has that does as the algorithm does by itself."""
-        params = search_params(algorithm) if self.group == "search" else Sampling()
-        if not self.fits({name: getattr(params, name) for name in self.beside}):
-            return {}
-        return self.having(getattr(params, self.field))
+    def plain(self, algorithm: str) -> Any:
+        """Return the value with which a trial does as the algorithm does by itself; `None`: it is left out."""
+        return getattr(search_params(algorithm) if self.group == "search" else Sampling(), self.field)
 
     def having(self, value: Any) -> dict[str, Any]:
         """Return what a trial has that takes a value; `None`: it is left out."""
@@ -108,15 +106,15 @@ class Dimension:
 
 DIMENSIONS = (
     Dimension("sampling.temperature", 0.5, 1.3),
-    Dimension("sampling.top_p", 0.8, 1.0),
     Dimension("search.answer", choices=("orm_max", "orm_vote")),
     Dimension("search.parallel", 1, 16, log=True),
     Dimension("search.width", 1, 8, log=True),
     Dimension("search.kappa", 0.2, 10, log=True),
     Dimension("search.kappa_growth", 1.2, 6, log=True, optional=True),
-    Dimension("search.replacement", choices=(True, False), beside={"answer": "orm_max"}),
+    Dimension("search.replacement", choices=(True, False), beside={"answer": ("orm_max",)}),
+    Dimension("sampling.top_p", 0.8, 1.0, beside={"replacement": (True, None)}),
     Dimension("search.abandon", choices=(False, True)),
-    Dimension("search.abandon_below", 0.02, 1, log=True, beside={"abandon": True}),
+    Dimension("search.abandon_below", 0.02, 1, log=True, beside={"abandon": (True,)}),
     Dimension("search.considered", 2, 16, log=True),
     Dimension("search.c_scale", 0.1, 10, log=True),
     Dimension("search.beam_width", 2, 16, log=True),
@@ -168,11 +166,10 @@ def starts(algorithms: Sequence[str]) -> list[dict[str, Any]]:
 
 def _start(algorithm: str, settings: Mapping[str, Any], algorithms: Sequence[str]) -> dict[str, Any]:
     chosen = {ALGORITHM: algorithm} if len(algorithms) > 1 else {}
+    search: dict[str, Any] = {}
     for dimension in dimensions(algorithm):
-        held = (
-            dimension.having(settings[dimension.name])
-            if dimension.name in settings
-            else dimension.plain(algorithm)
-        )
-        chosen |= held
+        if dimension.fits(search):
+            value = settings.get(dimension.name, dimension.plain(algorithm))
+            chosen |= dimension.having(value)
+            search |= {dimension.field: value} if dimension.group == "search" else {}
     return chosen

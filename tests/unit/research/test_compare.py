@@ -402,7 +402,8 @@ def test_a_peer_trains_once_on_the_rounds_problems_and_is_measured_after_each(tm
     base = str(Path(ramify_trainer.__file__).parent / "models" / "countdown-weak" / "v000001")
     learning = {"policy_learning_rate": 1e-3, "warmup_steps": 0, "steps_per_round": 2, "threads": 1}
     measured = {"data": "countdown:dev?numbers=4", "problems": 3, "answers": 2}
-    config = of(PEER, base=base, learning=learning, held_out=measured, collect={"problems": 4})
+    collect = {"problems": 4, "data": "countdown:train?numbers=4"}
+    config = of(PEER, base=base, learning=learning, held_out=measured, collect=collect)
     first = compare(config, tmp_path, lambda *_: None)
     assert [(p.round, p.steps) for p in first] == [(0, 0), (1, 2), (2, 4)]
     assert first[0].tokens == 0 < first[1].tokens < first[2].tokens <= 2 * 4 * 4 * 40
