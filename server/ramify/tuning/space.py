@@ -105,11 +105,11 @@ class Dimension:
 
 
 DIMENSIONS = (
-    Dimension("sampling.temperature", 0.5, 1.3),
+    Dimension("sampling.temperature", 0.2, 1.3),
     Dimension("search.answer", choices=("orm_max", "orm_vote")),
     Dimension("search.parallel", 1, 16, log=True),
     Dimension("search.width", 1, 8, log=True),
-    Dimension("search.kappa", 0.2, 10, log=True),
+    Dimension("search.kappa", 0.05, 10, log=True),
     Dimension("search.kappa_growth", 1.2, 6, log=True, optional=True),
     Dimension("search.replacement", choices=(True, False), beside={"answer": ("orm_max",)}),
     Dimension("sampling.top_p", 0.8, 1.0, beside={"replacement": (True, None)}),
@@ -123,10 +123,10 @@ DIMENSIONS = (
 
 _PATHS_GIVEN_UP: Mapping[str, Any] = {
     "search.answer": "orm_max",
-    "sampling.temperature": 0.8,
+    "sampling.temperature": 0.4,
     "search.parallel": 4,
     "search.width": 1,
-    "search.kappa": 0.92,
+    "search.kappa": 0.3,
     "search.kappa_growth": 3.2,
     "search.replacement": False,
     "search.abandon": True,

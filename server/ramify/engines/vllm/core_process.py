@@ -25,12 +25,14 @@ from typing import Any
 import psutil
 from safetensors.torch import load_file
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+from vllm.platforms import current_platform
 from vllm.v1.executor.abstract import Executor
 from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from ramify.engines.progress import KV_BYTES, PHASE
 from ramify.engines.vllm import RUN_FOLDER, SERVER
+from ramify.engines.vllm.prefixes import copy_blocks
 from ramify.engines.vllm.scheduler import search_scheduler
 from ramify.engines.vllm.value_head import ValueHead
 from ramify.engines.vllm.watching import tokenizer_of
@@ -104,6 +106,7 @@ class InProcessExecutor(ProgressReporter, UniProcExecutor):  # type: ignore[misc
     def _init_executor(self) -> None:
         _take_threads(self.vllm_config)
         _compile_nothing_unasked(self.vllm_config)
+        _copy_blocks_fast()
         self._report("loading weights")
         super()._init_executor()
         _schedule_search_scheduler(self.vllm_config)
@@ -163,6 +166,14 @@ def _compile_nothing_unasked(vllm_config: Any) -> None:
 
     if vllm_config.model_config.enforce_eager:
         torch._dynamo.config.disable = True
+
+
+def _copy_blocks_fast() -> None:
+    """On a CPU, have model runners copy blocks by `prefixes.copy_blocks`."""
+    from vllm.v1.worker import gpu_model_runner
+
+    if current_platform.is_cpu():
+        gpu_model_runner.copy_kv_cache_blocks_inplace = copy_blocks
 
 
 def _schedule_search_scheduler(vllm_config: Any) -> None:
