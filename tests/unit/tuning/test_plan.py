@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 def planted(method, budget):
     good = {"mcts": 0.9, "best_of_n": 0.6, "self_consistency": 0.3}[method.algorithm]
-    return good - abs(method.sampling["temperature"] - 0.8)
+    return good - abs(method.sampling["temperature"] - 0.4)
 
 
 def plan_in(folder, trials=3):
