@@ -88,7 +88,7 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0, help="of the problems")
     parser.add_argument("--concurrency", type=int, default=8, help="problems at once")
     parser.add_argument(
-        "--temperature", type=float, default=0.8, help="of all but Ramify's own default search"
+        "--temperature", type=float, default=0.4, help="of all but Ramify's own default search"
     )
     parser.add_argument("--server", help="its address; none: one is started with the shipped release")
     parser.add_argument("--out", type=Path, help="a JSON file for every answer's row")

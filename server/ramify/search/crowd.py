@@ -1,7 +1,7 @@
-"""The searches on a clock that share one policy, and how many draws each should have in flight.
+"""The searches on a clock that share one policy, and how many answers each should write at once.
 
-A step of the engine, one more token of each of n draws, takes about a + b·n seconds (`StepTimes`). Suppose that each
-of s searches has m draws in flight, n = s·m, of L tokens each. In T seconds a search then lands
+A step of the engine, one more token of each of n answers, takes about a + b·n seconds (`StepTimes`). Suppose that each
+of s searches has m answers in flight, n = s·m, of L tokens each. In T seconds a search then lands
 
     m · (T / (L · (a + b·n)) - 1/2)
 
@@ -73,7 +73,7 @@ class Crowd:
         self._step_time = step_time
         self._searches = 0
         self._length = 0.0
-        """Tokens of a draw, as a search told last; 0 if none has."""
+        """Tokens of an answer, as a search told last; 0 if none has."""
 
     @asynccontextmanager
     async def joined(self) -> AsyncIterator[None]:
@@ -88,7 +88,7 @@ class Crowd:
 
     def share(self, seconds: float, length: float) -> float:
         """Return the most draws that a search should have in flight: at least 1, and infinity before the time of a step
-        and the length of a draw are known. seconds: its whole time. length: tokens of its draws; 0 if none has landed,
+        and the length of an answer are known. seconds: its whole time. length: tokens of its answers; 0 if it has none,
         and then that of another search counts."""
         self._length = length or self._length
         time = self._step_time()

@@ -121,8 +121,6 @@ class Search:
         self._in_flight: dict[asyncio.Task[PlanResult], InFlight] = {}
         self._pace = 0.0
         """Seconds a token of the fastest draw so far; 0 before one has landed."""
-        self._draws = self._draw_tokens = 0
-        """Draws that have landed, and their tokens."""
         self._ended: tuple[Status, StopReason] | None = None
         self._wake = asyncio.Event()
         self.failure: Exception | None = None
@@ -326,7 +324,7 @@ class Search:
         if self._crowd is None or seconds is None:
             return True
         draws = sum(one.plan.draws for one in self._in_flight.values())
-        return draws < self._crowd.share(seconds, self._mean_draw)
+        return draws < self._crowd.share(seconds, self.builder.mean_length)
 
     def send(self) -> StopReason | None:
         """Put one more plan in flight, or return the reason for which that cannot be done now."""
@@ -447,7 +445,7 @@ class Search:
                 raise RuntimeError("the engine dropped a request that nobody had cancelled")
             result = work.result()
             plan, _, began, _ = self._take_off(work)
-            self._see_draws(result, self.budget.seconds - began)
+            self._see_pace(result, self.budget.seconds - began)
             if self._final is not None:
                 self.builder.merge(plan, result)
             else:
@@ -456,17 +454,10 @@ class Search:
             if self.observe is not None:
                 self.observe(self.progress())
 
-    def _see_draws(self, result: PlanResult, seconds: float) -> None:
-        lengths = [sum(action.drawn for action in line) for line in result.samples]
-        self._draws += len(lengths)
-        self._draw_tokens += sum(lengths)
-        if longest := max(lengths, default=0):
+    def _see_pace(self, result: PlanResult, seconds: float) -> None:
+        longest = max((sum(action.drawn for action in line) for line in result.samples), default=0)
+        if longest:
             self._pace = min(self._pace or seconds / longest, seconds / longest)
-
-    @property
-    def _mean_draw(self) -> float:
-        """Tokens of a draw, on average of those that have landed; 0 before the first."""
-        return self._draw_tokens / self._draws if self._draws else 0.0
 
     def _take_off(self, work: asyncio.Task[PlanResult]) -> InFlight:
         """Undo a plan's marks and settle its account, however it ended."""

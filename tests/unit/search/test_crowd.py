@@ -16,7 +16,6 @@ from ramify.engines.ports import EngineStats
 from ramify.search.batch import Batch
 from ramify.search.crowd import Crowd, StepTime, StepTimes
 from ramify.search.records import BudgetLimits, Continuation, Sampling
-from ramify.search.tree import Tree
 from search_worlds import STEP, world
 from virtual_time import run
 
@@ -97,13 +96,13 @@ def test_a_step_that_does_not_tell_its_sequences_is_part_of_the_next() -> None:
 
 
 def landed(each: int, searches: int, seconds: float, length: float) -> float:
-    """Draws that a search lands with `each` under way, by the formula of the module."""
+    """Whole answers that a search lands with `each` under way, by the formula of the module."""
     return each * (seconds / (length * SLOW.of(searches * each)) - 0.5)
 
 
 @pytest.mark.parametrize("searches", [1, 4, 8])
 @pytest.mark.parametrize("seconds", [1.0, 5.0])
-def test_a_share_lands_the_most_draws(searches: int, seconds: float) -> None:
+def test_a_share_lands_the_most_answers(searches: int, seconds: float) -> None:
     async def shared() -> float:
         crowd = Crowd(lambda: SLOW)
         async with AsyncExitStack() as all_of_them:
@@ -122,7 +121,7 @@ def test_a_share_is_one_at_least_and_all_while_too_little_is_known() -> None:
     assert Crowd(lambda: SLOW).share(0.01, 0) == math.inf
 
 
-def test_the_length_of_draws_is_that_of_another_search_before_the_first() -> None:
+def test_the_length_of_answers_is_that_of_another_search_before_the_first() -> None:
     crowd = Crowd(lambda: SLOW)
     assert crowd.share(1.0, 200) == crowd.share(1.0, 0) < crowd.share(1.0, 20)
 
@@ -134,7 +133,7 @@ def most_in_flight(
     batch: bool = False,
     **shape: Any,
 ) -> int:
-    """The most draws in flight at once of searches that know how long draws are, of seven tokens."""
+    """The most draws in flight at once of searches that know how long answers are, of seven tokens."""
 
     async def under_way() -> int:
         policy, crowd = Counting(MANY), Crowd(lambda: StepTime(0.01, 0.01))
@@ -172,37 +171,6 @@ def test_searches_of_a_batch_keep_to_it_too() -> None:
 def test_a_share_is_of_draws_and_not_of_plans() -> None:
     # one search may have 2 in flight: a first plan of four draws is all
     assert most_in_flight(SHORT, searches=1, width=4) == 4
-
-
-class Listening(Crowd):
-    """Keeps the length of draws that searches tell."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda: SLOW)
-        self.told: list[float] = []
-
-    def share(self, seconds: float, length: float) -> float:
-        self.told.append(length)
-        return super().share(seconds, length)
-
-
-@pytest.mark.parametrize("algorithm", ["best_of_n", "mcts"])
-def test_the_length_that_counts_is_that_of_draws_which_may_begin_within_an_answer(algorithm: str) -> None:
-    crowd = Listening()
-
-    async def searched() -> Tree:
-        clock, budget = asyncio.get_running_loop().time, BudgetLimits(seconds=60.0, simulations=50)
-        action = STEP if algorithm == "mcts" else None
-        one = world(
-            policy=Counting(MANY), clock=clock, crowd=crowd, algorithm=algorithm, action=action, budget=budget
-        )
-        await one.run()
-        return one.tree
-
-    answers = {leaf.length for leaf in run(searched()).complete()}
-    assert crowd.told[0] == 0
-    assert (crowd.told[-1] in answers) == (algorithm == "best_of_n")
-    assert crowd.told[-1] <= min(answers)
 
 
 def test_searches_on_no_clock_have_no_share_and_take_none() -> None:
