@@ -268,19 +268,29 @@ def test_no_request_reads_the_states_of_others_whatever_comes_and_goes(
         engine.finish()
 
 
-def test_blocks_are_copied_as_vllm_copies_them() -> None:
+def test_blocks_are_copied_as_vllm_copies_them(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
     from vllm.v1.core.kv_cache_utils import KVCacheBlockCopy
     from vllm.v1.worker import gpu_model_runner
+    from vllm.v1.worker.cpu_model_runner import CPUModelRunner
     from vllm.v1.worker.utils import copy_kv_cache_blocks_inplace
 
-    from ramify.engines.vllm.prefixes import copy_blocks
+    from ramify.engines.vllm import core_process
 
-    copies = [KVCacheBlockCopy(*pair) for pair in [(1, 4), (4, 2), (1, 0)]]  # one that is read is written as well
-    caches = [torch.randn(6, 2, 3, BLOCK, 8, dtype=torch.bfloat16), torch.randn(12, 2, 3, 2, 8)]
-    expected = [cache.clone() for cache in caches]
-    copy_kv_cache_blocks_inplace([*expected, expected[0]], 6, copies)
-    copy_blocks([*caches, caches[0]], 6, copies)
-    for mine, theirs in zip(caches, expected, strict=True):
-        assert torch.equal(mine, theirs)
-    assert callable(gpu_model_runner.copy_kv_cache_blocks_inplace), "replaced by name in `core_process`"
+    name = "copy_kv_cache_blocks_inplace"
+    monkeypatch.setattr(gpu_model_runner, name, getattr(gpu_model_runner, name))
+    core_process._copy_blocks_fast()
+    copy_blocks = getattr(gpu_model_runner, name)
+    assert copy_blocks is not copy_kv_cache_blocks_inplace
+    assert issubclass(CPUModelRunner, gpu_model_runner.GPUModelRunner)
+
+    # One that is read is written as well.
+    copies = [KVCacheBlockCopy(*pair) for pair in [(1, 4), (4, 2), (1, 0)]]
+    plain = [torch.randn(6, 2, 3, BLOCK, 8, dtype=torch.bfloat16), torch.randn(12, 2, 3, 2, 8)]
+    shared = torch.randn(12, 2, 3, 8)
+    for caches in (plain, [shared[:, 0], shared[:, 1]]):
+        expected = [cache.clone() for cache in caches]
+        copy_kv_cache_blocks_inplace([*expected, expected[0]], 6, copies)
+        copy_blocks([*caches, caches[0]], 6, copies)
+        for mine, theirs in zip(caches, expected, strict=True):
+            assert torch.equal(mine, theirs)

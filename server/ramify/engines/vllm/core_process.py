@@ -169,7 +169,7 @@ def _compile_nothing_unasked(vllm_config: Any) -> None:
 
 
 def _copy_blocks_fast() -> None:
-    """On a CPU, have model runners copy blocks by `prefixes.copy_blocks`."""
+    """On a CPU, have this process's model runner copy blocks by `prefixes.copy_blocks`."""
     from vllm.v1.worker import gpu_model_runner
 
     if current_platform.is_cpu():
