@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,40 +29,24 @@ class DepartingFake(JudgingFake):
         seeds: Sequence[int],
         *,
         departures: Sequence[Departure | None] = (),
-    ) -> list[Continuation]:
-        return await self._departing(prefix, sampling, seeds, departures, lambda one: one)
-
-    async def write_on(  # type: ignore[override]
-        self,
-        prefix: Sequence[int],
-        sampling: Sampling,
-        seeds: Sequence[int],
-        *,
-        departures: Sequence[Departure | None] = (),
         **watch: Any,
     ) -> list[Continuation]:
-        return await self._departing(prefix, sampling, seeds, departures, lambda one: self._cut(one, **watch))
-
-    async def _departing(
-        self,
-        prefix: Sequence[int],
-        sampling: Sampling,
-        seeds: Sequence[int],
-        departures: Sequence[Departure | None],
-        cut: Callable[[Continuation], Continuation],
-    ) -> list[Continuation]:
+        """watch: what `write_on` has beside, if it is that."""
         left = departures or [None] * len(seeds)
         self.departures += left
 
         def draws(text: str, sampling: Sampling, seeds: Sequence[int]) -> list[Continuation]:
-            return [
-                cut(self._token_by_token(text, sampling, random.Random(seed), departure))
+            whole = (
+                self._token_by_token(text, sampling, random.Random(seed), departure)
                 for seed, departure in zip(seeds, left, strict=True)
-            ]
+            )
+            return [self._cut(one, **watch) if watch else one for one in whole]
 
         drawn = await self._written(prefix, sampling, seeds, draws)
         self.generated -= sum(one.taken for one in drawn)
         return drawn
+
+    write_on = sample  # type: ignore[assignment]
 
     def _token_by_token(
         self, text: str, sampling: Sampling, rng: random.Random, left: Departure | None
