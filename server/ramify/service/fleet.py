@@ -402,7 +402,8 @@ class Fleet:
     async def rollback(self, grace: float, note: str = "", mode: Mode = "rolling") -> ActivationResult:
         """Serve the release that was active before. Raises as `activate` does, and `conflict` if there is none."""
         assert self._parts is not None
-        if self.mine.serving != self.committed.number:
+        # Not the last look's: an epoch may have been committed since, by which it serves already.
+        if self.mine.serving != (await self.store.view()).committed.number:
             raise not_ready("a rollback is asked of a replica that serves what the fleet does")
         previous = (await self._parts.releases.listing()).previous
         if previous is None:
