@@ -23,6 +23,8 @@ from .client_servers import served, served_at_an_address
 from .world import PROMPT, a_world, hold, over_network, release
 
 pytestmark = pytest.mark.anyio
+LONG = {"algorithm": "best_of_n", "budget": {"simulations": 10_000}}
+"""A search that runs until somebody ends it; a tree would sometimes be exhausted before."""
 
 
 async def test_a_search_its_tree_and_its_feedback_come_back_typed(tmp_path: Path) -> None:
@@ -198,7 +200,7 @@ async def test_a_search_is_followed_by_its_id_and_goes_on_when_a_follower_leaves
 
 async def test_whoever_follows_a_search_may_cancel_it(tmp_path: Path) -> None:
     async with served_at_an_address(tmp_path) as client:
-        async with client.stream(PROMPT, search={"budget": {"simulations": 10_000}}) as events:
+        async with client.stream(PROMPT, search=LONG) as events:
             number = (await anext(aiter(events))).id
             async with client.follow(number) as followed:
                 cancelled = await followed.cancel()
@@ -212,7 +214,7 @@ async def test_whoever_follows_a_search_may_cancel_it(tmp_path: Path) -> None:
 
 async def test_a_stream_that_is_cancelled_still_brings_its_answer(tmp_path: Path) -> None:
     async with served_at_an_address(tmp_path) as client:
-        async with client.stream(PROMPT, search={"budget": {"simulations": 10_000}}) as events:
+        async with client.stream(PROMPT, search=LONG) as events:
             async for event in events:
                 if event.kind == "progress":
                     cancelled = await events.cancel()

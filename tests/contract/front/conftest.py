@@ -29,8 +29,9 @@ name = "reader"
 key = "{READER}"
 scopes = ["log"]
 """
-LONG = {"budget": {"simulations": 10_000}, "parallel": 1}
-"""A search that runs until somebody ends it: each simulation takes `SECONDS_A_DRAW` or more."""
+LONG = {"algorithm": "best_of_n", "budget": {"simulations": 10_000}, "parallel": 1}
+"""A search that runs until somebody ends it: each simulation takes `SECONDS_A_DRAW` or more. A tree would sometimes be
+exhausted before."""
 SHORT = {"budget": {"simulations": 2}}
 SECONDS_A_DRAW = "0.02"
 DRAIN_SECONDS = "8"
