@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ramify.evaluation.summary import Summary
 
 UNTUNED = "the methods run with plain defaults: the tuned values are the demo release's (--methods-file takes others)"
-BASELINES = "greedy,best_of_n,best_of_n_vote,self_consistency"
+BASELINES = "greedy,best_of_n,best_of_n_cool,best_of_n_vote,self_consistency"
 
 
 def evaluate(

@@ -21,6 +21,7 @@ From the bottom up; a module imports only those above it:
 | `measurement` | log-probabilities and values of given texts, for the canary of a reload |
 | `progress` | what a start waits for, on standard error |
 | `start` | from a configuration to running engines, side by side, and their end if the start is given up |
+| `warm_up` | the first draws of a policy's engine: how long its steps take |
 | `scoring` | the scorers of the settings, by name, put on their engines |
 | `remote_engine` | the port on a policy's server, and what is checked of it at the start |
 | `remote_openai` | plain completions by that server's own OpenAI routes |

@@ -58,6 +58,7 @@ from ramify.engines.vllm import (
     serve_openai,
     start_engine,
 )
+from ramify.engines.warm_up import warm_up
 from ramify.search.crowd import Crowd
 from ramify.search.protocols import Policy
 from ramify.search.records import OWN_POLICY
@@ -178,6 +179,8 @@ class Engines:
             for remote in started._scorer_servers:
                 some = started.tokenizer.encode("1 + 1 =")
                 await remote.check(some, started.tokenizer.encode_continuation(" 2"))
+            if not started.by_role["policy"].elsewhere:
+                await warm_up(started.by_role["policy"], started.tokenizer.a_token)
             undo.pop_all()
         return started
 

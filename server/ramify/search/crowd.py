@@ -86,13 +86,13 @@ class Crowd:
         finally:
             self._searches -= 1
 
-    def share(self, seconds: float, length: float) -> float:
+    def share(self, seconds: float, length: float, most: int) -> float:
         """Return the most draws that a search should have in flight: at least 1, and infinity before the time of a step
-        and the length of an answer are known. seconds: its whole time. length: tokens of its answers; 0 if it has none,
-        and then that of another search counts."""
+        is known. seconds: its whole time. length: tokens of its answers; 0 if it has none, and then that of another
+        search counts, or the most that they may have."""
         self._length = length or self._length
         time = self._step_time()
-        if time is None or not self._length:
+        if time is None:
             return math.inf
-        best = (math.sqrt(2 * time.fixed * seconds / self._length) - time.fixed) / time.each
+        best = (math.sqrt(2 * time.fixed * seconds / (self._length or most)) - time.fixed) / time.each
         return max(1.0, best // max(1, self._searches))

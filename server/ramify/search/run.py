@@ -324,7 +324,8 @@ class Search:
         if self._crowd is None or seconds is None:
             return True
         draws = sum(one.plan.draws for one in self._in_flight.values())
-        return draws < self._crowd.share(seconds, self.builder.mean_length)
+        most = self.tree.sampling.max_tokens
+        return draws < self._crowd.share(seconds, self.builder.mean_length, most)
 
     def send(self) -> StopReason | None:
         """Put one more plan in flight, or return the reason for which that cannot be done now."""

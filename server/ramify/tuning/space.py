@@ -105,7 +105,7 @@ class Dimension:
 
 
 DIMENSIONS = (
-    Dimension("sampling.temperature", 0.2, 1.3),
+    Dimension("sampling.temperature", 0.1, 1.3),
     Dimension("search.answer", choices=("orm_max", "orm_vote")),
     Dimension("search.parallel", 1, 16, log=True),
     Dimension("search.width", 1, 8, log=True),
@@ -126,7 +126,7 @@ _PATHS_GIVEN_UP: Mapping[str, Any] = {
     "sampling.temperature": 0.4,
     "search.parallel": 4,
     "search.width": 1,
-    "search.kappa": 0.3,
+    "search.kappa": 1.0,
     "search.kappa_growth": 3.2,
     "search.replacement": False,
     "search.abandon": True,

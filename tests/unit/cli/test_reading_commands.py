@@ -91,7 +91,7 @@ def test_a_start_of_several_ids_is_answered_with_them(ramify, log):
     ("complete", "typed", "offered"),
     [
         (completion.algorithms, "d", ["dvts", "dfs"]),
-        (completion.methods, "greedy,b", ["greedy,best_of_n", "greedy,best_of_n_vote", "greedy,beam"]),
+        (completion.methods, "greedy,best_of_n_", ["greedy,best_of_n_vote", "greedy,best_of_n_cool"]),
         (completion.tasks, "m", ["math"]),
     ],
 )

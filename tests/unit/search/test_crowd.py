@@ -108,22 +108,22 @@ def test_a_share_lands_the_most_answers(searches: int, seconds: float) -> None:
         async with AsyncExitStack() as all_of_them:
             for _ in range(searches):
                 await all_of_them.enter_async_context(crowd.joined())
-            return crowd.share(seconds, 20)
+            return crowd.share(seconds, 20, 40)
 
     share = asyncio.run(shared())
     most = max(range(1, 500), key=lambda each: landed(each, searches, seconds, 20))
     assert abs(share - most) <= 1
 
 
-def test_a_share_is_one_at_least_and_all_while_too_little_is_known() -> None:
-    assert Crowd(lambda: SLOW).share(0.01, 1000) == 1
-    assert Crowd(lambda: None).share(0.01, 1000) == math.inf
-    assert Crowd(lambda: SLOW).share(0.01, 0) == math.inf
+def test_a_share_is_one_at_least_and_all_while_no_step_is_known() -> None:
+    assert Crowd(lambda: SLOW).share(0.01, 1000, 1000) == 1
+    assert Crowd(lambda: None).share(0.01, 1000, 1000) == math.inf
 
 
-def test_the_length_of_answers_is_that_of_another_search_before_the_first() -> None:
+def test_the_length_of_answers_is_the_most_before_any_and_that_of_another_search_before_the_first() -> None:
     crowd = Crowd(lambda: SLOW)
-    assert crowd.share(1.0, 200) == crowd.share(1.0, 0) < crowd.share(1.0, 20)
+    assert crowd.share(1.0, 0, 400) == crowd.share(1.0, 400, 400)
+    assert crowd.share(1.0, 20, 400) == crowd.share(1.0, 0, 400) > Crowd(lambda: SLOW).share(1.0, 0, 400)
 
 
 def most_in_flight(
@@ -137,7 +137,7 @@ def most_in_flight(
 
     async def under_way() -> int:
         policy, crowd = Counting(MANY), Crowd(lambda: StepTime(0.01, 0.01))
-        crowd.share(1.0, 7)
+        crowd.share(1.0, 7, 7)
         shared = Batch(None) if batch else None
         clock = asyncio.get_running_loop().time
         asked = {"algorithm": "mcts", "parallel": 8, "width": 1, "action": STEP, **shape}
@@ -181,11 +181,11 @@ def test_searches_on_no_clock_have_no_share_and_take_none() -> None:
         others = world(policy=Counting(MANY), crowd=crowd, budget=BudgetLimits(simulations=50), action=STEP)
         growing = asyncio.create_task(others.run())
         await asyncio.sleep(0)
-        share = crowd.share(1.0, 20)
+        share = crowd.share(1.0, 20, 40)
         await growing
         return share
 
-    assert run(among_others()) == Crowd(lambda: SLOW).share(1.0, 20)
+    assert run(among_others()) == Crowd(lambda: SLOW).share(1.0, 20, 40)
 
 
 def test_a_search_that_is_cancelled_as_it_joins_is_closed_and_counts_no_more() -> None:
@@ -197,6 +197,6 @@ def test_a_search_that_is_cancelled_as_it_joins_is_closed_and_counts_no_more() -
         task.cancel()
         await asyncio.wait([task])
         async with crowd.joined():
-            return crowd.share(1.0, 20), one.tree.status
+            return crowd.share(1.0, 20, 40), one.tree.status
 
-    assert run(cancelled()) == (Crowd(lambda: SLOW).share(1.0, 20), "cancelled")
+    assert run(cancelled()) == (Crowd(lambda: SLOW).share(1.0, 20, 40), "cancelled")
