@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from ramify.rewards.verifier import Example
     from ramify.search.tree import Tree
 
-METHODS = ["greedy", "self_consistency", "best_of_n", "default"]
+METHODS = ["greedy", "self_consistency", "best_of_n", "best_of_n_cool", "default"]
 SPEAKING = {
     "greedy": "greedy decoding",
     "self_consistency": "self-consistency",
     "best_of_n": "best of N, same judge",
+    "best_of_n_cool": "the same, cooler",
     "default": "tree search, nothing set",
 }
 BUDGETS = ["300", "1000"]

@@ -60,7 +60,7 @@ from ramify.engines.vllm import (
 )
 from ramify.engines.warm_up import warm_up
 from ramify.search.crowd import Crowd
-from ramify.search.protocols import Policy
+from ramify.search.protocols import EngineDead, Policy
 from ramify.search.records import OWN_POLICY
 
 if TYPE_CHECKING:
@@ -179,10 +179,19 @@ class Engines:
             for remote in started._scorer_servers:
                 some = started.tokenizer.encode("1 + 1 =")
                 await remote.check(some, started.tokenizer.encode_continuation(" 2"))
-            if not started.by_role["policy"].elsewhere:
-                await warm_up(started.by_role["policy"], started.tokenizer.a_token)
+            await started._warm_up()
             undo.pop_all()
         return started
+
+    async def _warm_up(self) -> None:
+        """Draw a little from the policy, unless it is another server's. Raises `EngineStartFailed`."""
+        policy = self.by_role["policy"]
+        if policy.elsewhere:
+            return
+        try:
+            await warm_up(policy, self.tokenizer.a_token, self.serving.adapter)
+        except (EngineError, EngineDead) as error:
+            raise EngineStartFailed(str(error)) from error
 
     @property
     def serving(self) -> Serving:

@@ -86,13 +86,16 @@ class Crowd:
         finally:
             self._searches -= 1
 
-    def share(self, seconds: float, length: float, most: int) -> float:
+    def share(self, seconds: float, length: float, longest: int) -> float:
         """Return the most draws that a search should have in flight: at least 1, and infinity before the time of a step
-        is known. seconds: its whole time. length: tokens of its answers; 0 if it has none, and then that of another
-        search counts, or the most that they may have."""
+        is known.
+
+        seconds: its whole time. length: tokens of its answers; 0 if it has none: that of another search counts then.
+        longest: the cap of its answers, which counts as long as no search has one, if so long a one could land."""
         self._length = length or self._length
         time = self._step_time()
         if time is None:
             return math.inf
-        best = (math.sqrt(2 * time.fixed * seconds / (self._length or most)) - time.fixed) / time.each
+        tokens = self._length or min(longest, seconds / time.of(1))
+        best = (math.sqrt(2 * time.fixed * seconds / tokens) - time.fixed) / time.each
         return max(1.0, best // max(1, self._searches))

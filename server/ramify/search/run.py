@@ -324,8 +324,8 @@ class Search:
         if self._crowd is None or seconds is None:
             return True
         draws = sum(one.plan.draws for one in self._in_flight.values())
-        most = self.tree.sampling.max_tokens
-        return draws < self._crowd.share(seconds, self.builder.mean_length, most)
+        longest = self.tree.sampling.max_tokens
+        return draws < self._crowd.share(seconds, self.builder.mean_length, longest)
 
     def send(self) -> StopReason | None:
         """Put one more plan in flight, or return the reason for which that cannot be done now."""

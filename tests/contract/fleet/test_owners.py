@@ -21,7 +21,7 @@ from ramify.connections import ConnectionLimits, Listener, bind
 from ramify.service.owners import owner_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.postgres]
-LONG = {"search": {"budget": {"simulations": 10_000}, "parallel": 1}}
+LONG = {"search": {"algorithm": "best_of_n", "budget": {"simulations": 10_000}, "parallel": 1}}
 LIMITS = ConnectionLimits(open=256, head_bytes=16_384, head_seconds=15, body_seconds=15, idle_seconds=65)
 
 

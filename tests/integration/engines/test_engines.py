@@ -15,7 +15,6 @@ from ramify.engines import Engines, EngineStartFailed, SampleParams, SampleReque
 from ramify.engines import engines as module
 from ramify.engines.start import Launch
 from ramify.engines.vllm import multiplies_bfloat16
-from ramify.engines.warm_up import warm_up
 from ramify.search.crowd import StepTimes
 from ramify.search.protocols import Scorer
 from ramify.search.records import Continuation, Sampling
@@ -100,16 +99,8 @@ def test_the_time_of_a_step_is_learned_from_draws(engines: Engines, live_engines
     assert all(seconds > 0 for _, seconds in noted)
 
 
-def test_the_time_of_a_step_is_known_before_the_first_search(
-    engines: Engines, live_engines: LiveEngines
-) -> None:
-    stats = engines.by_role["policy"].stats
-    before, stats.step_times = stats.step_times, StepTimes()
-    try:
-        live_engines.run(warm_up(engines.by_role["policy"], engines.tokenizer.a_token))
-        assert stats.step_times.fit is not None
-    finally:
-        stats.step_times = before
+def test_the_time_of_a_step_is_known_from_the_start(engines: Engines) -> None:
+    assert engines.by_role["policy"].stats.step_times.fit is not None
 
 
 def test_bfloat16_is_multiplied_where_the_cpu_has_instructions_for_it() -> None:

@@ -120,10 +120,11 @@ def test_a_share_is_one_at_least_and_all_while_no_step_is_known() -> None:
     assert Crowd(lambda: None).share(0.01, 1000, 1000) == math.inf
 
 
-def test_the_length_of_answers_is_the_most_before_any_and_that_of_another_search_before_the_first() -> None:
+def test_before_any_answer_the_longest_that_could_land_counts_and_then_another_search_s() -> None:
     crowd = Crowd(lambda: SLOW)
-    assert crowd.share(1.0, 0, 400) == crowd.share(1.0, 400, 400)
-    assert crowd.share(1.0, 20, 400) == crowd.share(1.0, 0, 400) > Crowd(lambda: SLOW).share(1.0, 0, 400)
+    assert crowd.share(1.0, 0, 40) == crowd.share(1.0, 40, 40)
+    assert crowd.share(1.0, 20, 40) == crowd.share(1.0, 0, 40) > Crowd(lambda: SLOW).share(1.0, 0, 40)
+    assert Crowd(lambda: SLOW).share(1.0, 0, 1_000_000) > 1
 
 
 def most_in_flight(
@@ -131,13 +132,15 @@ def most_in_flight(
     *,
     searches: int = 2,
     batch: bool = False,
+    known: bool = True,
     **shape: Any,
 ) -> int:
-    """The most draws in flight at once of searches that know how long answers are, of seven tokens."""
+    """The most draws in flight at once of searches. known: how long answers are, of seven tokens."""
 
     async def under_way() -> int:
         policy, crowd = Counting(MANY), Crowd(lambda: StepTime(0.01, 0.01))
-        crowd.share(1.0, 7, 7)
+        if known:
+            crowd.share(1.0, 7, 7)
         shared = Batch(None) if batch else None
         clock = asyncio.get_running_loop().time
         asked = {"algorithm": "mcts", "parallel": 8, "width": 1, "action": STEP, **shape}
@@ -162,6 +165,10 @@ def test_searches_on_a_clock_keep_to_their_share(shape: dict[str, Any]) -> None:
     assert most_in_flight(SHORT, **shape) == 2
     # 0.338 s a step is best for 40 s: 32 draws, more than two searches of 8 may have
     assert most_in_flight(BudgetLimits(seconds=40.0, simulations=50), **shape) == 16
+
+
+def test_the_first_searches_keep_to_it_before_any_has_an_answer() -> None:
+    assert most_in_flight(SHORT, known=False) == 2
 
 
 def test_searches_of_a_batch_keep_to_it_too() -> None:
