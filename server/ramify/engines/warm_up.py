@@ -23,7 +23,7 @@ MANY = 64
 ROUNDS = 2
 """Rounds that count. One before them, in which the engine compiles, does not."""
 STEPS = 200
-"""What was noted is entered as this many steps."""
+"""Steps as which the noted ones are entered, one after another."""
 MOST_SECONDS = 5.0
 """A slow engine is left in the middle."""
 
