@@ -14,7 +14,6 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from ramify.engines.ports import Watch
-from ramify.engines.tokenizer import stop_tokens
 from ramify.engines.vllm.watching import BEGUN, STOP, WATCH, ActionEnds, DrawWatch, HurdleWatch, TextEnds
 from ramify.search.cutting import action_ends, first_stop
 from ramify.search.records import Action, Hurdle
@@ -24,15 +23,12 @@ CORPUS = ["a cat\n\nsat on the mat.\n\n", "naïve → 3 + 5 = 8\n", "🙂🙃 no
 STOPS = [("\n",), ("\n\n",), ("→",), ("at", "\n\n"), ("🙂",), (" = 8\n", "a")]
 
 
-@dataclass(eq=False)
+@dataclass
 class Spelling:
     """A byte-level tokenizer, which spreads one character over several tokens and joins line ends to others."""
 
     text: TokenText
     closing: frozenset[int] = field(default_factory=frozenset)
-
-    def stop_tokens(self, stops: tuple[str, ...]) -> tuple[int, ...] | None:
-        return stop_tokens(self.text, stops)
 
 
 def byte_level() -> tuple[RustTokenizer, Any]:

@@ -114,19 +114,11 @@ class ActionEnds:
         return ended
 
 
-@cache
-def completing(tokenizer: Tokenizer, stops: tuple[str, ...]) -> frozenset[int] | None:
-    """Return the tokens that complete one of `stops` wherever they stand; `None` if text must be looked at."""
-    exact = tokenizer.stop_tokens(stops)
-    return None if exact is None else frozenset(exact)
-
-
 class TextEnds:
     """Finds the token that completes a stop string in the text of a draw."""
 
     def __init__(self, stops: Sequence[str], prompt: Sequence[int], tokenizer: Tokenizer) -> None:
         self._stops = tuple(stops)
-        self._exact = completing(tokenizer, self._stops)
         self._longest = max(map(len, self._stops), default=0)
         self._text = tokenizer.text
         self._seen = list(prompt[-CONTEXT:])
@@ -135,8 +127,8 @@ class TextEnds:
 
     def completed(self, token: int) -> bool:
         """Take the next token in, and return whether it completes a stop string."""
-        if self._exact is not None:
-            return token in self._exact
+        if not self._stops:
+            return False
         text, _ = self._text.spell(self._seen, (token,))
         self._seen.append(token)
         tail = self._tail + text
