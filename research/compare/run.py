@@ -75,7 +75,7 @@ def _learn(config: CompareConfig, run: ArmRun, folder: Path, tell: PhaseProgress
             return
 
         def served(progress: RunProgress) -> None:
-            with running_server(folder, folder / "weights", config.base) as addresses:
+            with running_server(folder, folder / "weights", config.base, config.tasks) as addresses:
                 asyncio.run(_arm(config, run, folder, addresses, tell, progress))
 
         on_servers(served, tell)

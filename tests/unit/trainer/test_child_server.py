@@ -12,6 +12,7 @@ import pytest
 
 from fake_process import free_port
 from ramify import launcher
+from ramify.settings import load
 from ramify_client import AsyncClient, ConnectionFailed, RamifyError, RateLimited, ServerError
 from ramify_trainer.errors import CollectionFailed
 from ramify_trainer.loop.demo import ChildTransport, ServerLost, running_server
@@ -19,7 +20,8 @@ from ramify_trainer.loop.demo import ChildTransport, ServerLost, running_server
 LIVES = 20
 """Seconds, below `launcher.STOP_SECONDS`: whoever waits for the child's end as long sees it."""
 PROGRAM = f"""
-import socket
+import socket, sys
+print(*sys.argv)
 with socket.create_server(("127.0.0.1", 0)) as listener:
     listener.settimeout({LIVES})
     url = "http://127.0.0.1:%d" % listener.getsockname()[1]
@@ -43,6 +45,14 @@ def collection_failed(cause: RamifyError) -> CollectionFailed:
     return failed
 
 
+def test_tasks_of_other_packages_reach_the_server(tmp_path: Path) -> None:
+    tasks = {"tour": "research.tour.task:Tour"}
+    with running_server(tmp_path, tmp_path / "weights", "shipped", tasks):
+        pass
+    assert f"--config {tmp_path / 'server.toml'}" in (tmp_path / "server.log").read_text()
+    assert load(tmp_path / "server.toml").extensions.tasks == tasks
+
+
 LIMITED = RateLimited("429: too many", status=429)
 UNAVAILABLE = ServerError("503: no engine", status=503)
 
@@ -52,7 +62,7 @@ UNAVAILABLE = ServerError("503: no engine", status=503)
 )
 def test_an_error_of_a_server_that_answers_comes_out_at_once(tmp_path: Path, error: Exception) -> None:
     failing = pytest.raises(type(error))
-    with failing as failed, running_server(tmp_path, tmp_path / "weights", "shipped"):
+    with failing as failed, running_server(tmp_path, tmp_path / "weights", "shipped", {}):
         raise error
     assert failed.value is error
 
@@ -62,7 +72,7 @@ def test_an_error_of_a_server_that_does_not_answer_is_its_end_once_it_has_ended(
     tmp_path: Path, error: Exception
 ) -> None:
     lost = pytest.raises(ServerLost, match="the server ended with status 3, without an error in its log")
-    with lost as raised, running_server(tmp_path, tmp_path / "weights", "shipped") as (url, _):
+    with lost as raised, running_server(tmp_path, tmp_path / "weights", "shipped", {}) as (url, _):
         socket.create_connection(("127.0.0.1", urlsplit(url).port or 0), timeout=10).close()
         raise error
     assert raised.value.__cause__ is error

@@ -9,7 +9,8 @@ Of two servers the student's end is waited for first, so that a teacher's may be
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -52,12 +53,18 @@ class ChildTransport(httpx.AsyncHTTPTransport):
 
 
 @contextmanager
-def running_server(folder: Path, weights: Path, base: str) -> Iterator[tuple[str, str]]:
-    """Start a server whose releases are those in `weights`; yield its public and its admin address.
+def running_server(
+    folder: Path, weights: Path, base: str, tasks: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Start a server whose releases are those in `weights`, and which has these tasks of other packages; yield its
+    public and its admin address.
 
     Raises `TrainerError` if it does not start, and `ServerLost` if the block fails because it has ended."""
     weights.mkdir(parents=True, exist_ok=True)
-    flags = ["--log", f"{folder}/trees.db", "--weights", str(weights)]
+    settings = folder / "server.toml"
+    rows = [f"{json.dumps(name)} = {json.dumps(verifier)}\n" for name, verifier in tasks.items()]
+    settings.write_text("".join(["[extensions.tasks]\n", *rows]), encoding="utf-8")
+    flags = ["--config", str(settings), "--log", f"{folder}/trees.db", "--weights", str(weights)]
     flags += [] if base == "shipped" else ["--release", base]
     log = folder / "server.log"
     try:
@@ -91,7 +98,7 @@ def served_teacher(config: LoopConfig, folder: Path) -> Iterator[LoopConfig]:
     if teacher is None or teacher.release is None:
         yield config
         return
-    with running_server(folder, folder / "weights", teacher.release) as (url, _):
+    with running_server(folder, folder / "weights", teacher.release, config.tasks) as (url, _):
         served = teacher.model_copy(update={"url": url, "release": None})
         yield config.model_copy(update={"teacher": served})
 
@@ -149,7 +156,7 @@ def _served(config: LoopConfig, out: Path, tell: PhaseProgress) -> Results:
     def served(progress: RunProgress) -> Results:
         with (
             served_teacher(config, out / "teacher") as taught,
-            running_server(out, config.weights, config.base) as addresses,
+            running_server(out, config.weights, config.base, config.tasks) as addresses,
         ):
             return asyncio.run(run(taught, addresses, tell, progress, teacher_is_child=taught is not config))
 
