@@ -40,7 +40,7 @@ OUT ?= runs/compare
 compare: setup
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m research.compare --out $(OUT)
 
-# Every table and plot of docs/evidence.md, in about seven and a half hours. OUT=folder, as above.
+# Every table and plot of docs/evidence.md, in about eleven hours. OUT=folder, as above.
 evidence: OUT = runs/evidence
 evidence: setup .venv/.trl
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m research.evidence --out $(OUT)

@@ -51,7 +51,7 @@ LEARNING = LearningConfig(
     threads=1,
     tracker="none",
 )
-"""As `make loop` learns, but for the head's rate: it has one layer and begins at 0."""
+"""The head's rate is high, since it has one layer and begins at 0."""
 DEV = MeasureConfig(data="countdown:dev?numbers=4", problems=250, answers=4)
 
 

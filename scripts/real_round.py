@@ -43,7 +43,10 @@ def main(model: Path, out: Path, adapter: bool) -> str | None:
     began = time.monotonic()
     base = made_release(model, out)
     config = configured(base, out, adapter)
-    with folder_lock(config.state), running_server(out, config.weights, config.base) as (url, admin_url):
+    with (
+        folder_lock(config.state),
+        running_server(out, config.weights, config.base, config.tasks) as (url, admin_url),
+    ):
         said(f"{time.monotonic() - began:.0f} s: serves {base.name} at {url}")
         history, held_out = asyncio.run(run(config, (url, admin_url), lambda *_: None))
         with Client(url) as client:

@@ -22,7 +22,7 @@ from transformers import (
 from models import WORDS, write_tokenizer
 from ramify.search.tree import Completion, Tree
 from ramify.weights import Action, Details, Release, publish
-from ramify_trainer.loop.release import probes
+from ramify_trainer.loop.release import compare_with_parent
 from search_worlds import new_tree
 
 DEVICE = "RAMIFY_GPU_CHECK_DEVICE"
@@ -135,7 +135,7 @@ def written_like(like: Path, folder: Path, save: Callable[[Path], object]) -> Pa
 def next_release(base: Release, folder: Path) -> Release:
     """Publish the base with a changed policy, and with the canary that a round of training would choose."""
     policy, value = changed_policy(base, folder / "policy"), base.path / "value"
-    canary = probes(policy, value, base, answer_trees(8))
+    canary = compare_with_parent(policy, value, base, answer_trees(8)).canary
     details = Details(
         **{
             **{name: getattr(base.manifest, name) for name in Details.model_fields},

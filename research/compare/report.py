@@ -145,7 +145,9 @@ def _plot(folder: Path, config: CompareConfig, averages: Sequence[Mean]) -> None
         row[0].set_ylabel(f"{title}, right in %")
     for axes, name in zip(grid[-1], AGAINST.values(), strict=True):
         axes.set_xlabel(name)
-    grid[0][0].legend(fontsize=8)
+        axes.locator_params(axis="x", nbins=4)
+    lines, labels = grid[0][0].get_legend_handles_labels()
+    drawing.legend(lines, labels, loc="outside upper center", ncols=2, fontsize=9)
     for kind in ("png", "svg"):
         drawing.savefig(folder / f"curves.{kind}", dpi=100)
     pyplot.close(drawing)

@@ -17,8 +17,7 @@ pytestmark = [pytest.mark.compose, pytest.mark.timeout(5400)]
 ROUND_SECONDS = 900
 STATE = "/var/lib/ramify/training/state.json"
 SMALLER = {
-    "problems = 128": "problems = 24",
-    "steps_per_round = 15": "steps_per_round = 3",
+    "problems = 150": "problems = 24",
     "problems = 200": "problems = 24\nmargin = 1.0\ngreedy_margin = 1.0\nvalue_margin = 1.0",
     'host = "0.0.0.0"': 'host = "0.0.0.0"\npause_seconds = 3600',
 }

@@ -16,7 +16,7 @@ from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labels import LabelledTree
 from ramify_trainer.learning.learner import Learner
 from ramify_trainer.learning.memory import MeasuredStep, measured_step
-from ramify_trainer.loop.release import PROBES, probes
+from ramify_trainer.loop.release import PROBES, compare_with_parent
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
 TOKENS = {"cuda": 4_096, "cpu": 128}
@@ -87,6 +87,6 @@ def test_adapters_are_trained_and_merged_into_a_policy_that_can_be_served(
 def test_a_canary_is_chosen(base: Release, table: CheckTable, tmp_path: Path) -> None:
     policy = changed_policy(base, tmp_path / "policy")
     began = time.perf_counter()
-    found = probes(policy, base.path / "value", base, answer_trees(64))
+    found = compare_with_parent(policy, base.path / "value", base, answer_trees(64)).canary
     table.add("choice of a canary", seconds=f"{time.perf_counter() - began:.2f} s", probes=str(len(found)))
     assert 0 < len(found) <= PROBES

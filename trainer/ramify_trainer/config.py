@@ -23,7 +23,8 @@ class FromBase(Section):
     base: str = "shipped"
     """Release that training starts from: `shipped`, or a directory."""
     tasks: Mapping[str, str] = Field(default={})
-    """Tasks of other packages by name, each `package.module:Name`, beside those that entry points announce."""
+    """Tasks of other packages by name, each `package.module:Name`, beside those that entry points announce. Servers
+    that `ramify-trainer loop` starts have them too."""
 
     @classmethod
     def read(cls, path: Path) -> Self:

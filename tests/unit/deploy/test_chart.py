@@ -236,6 +236,9 @@ def test_the_trainers_file_is_one_that_it_reads(tmp_path: Path) -> None:
     assert {str(config.weights), str(config.state)} <= mounts
     assert config.server.admin_url == "http://ramify-servers:8001"
     assert config.service.host == "0.0.0.0"
+    compose = LoopConfig.read(ROOT / "docker/trainer.toml")
+    assert config.learning == compose.learning.model_copy(update={"threads": None})
+    assert (config.collect.data, config.collect.search) == (compose.collect.data, compose.collect.search)
     (files,) = (volume["secret"] for volume in pod["volumes"] if volume["name"] == "secrets")
     assert {item["key"] for item in files["items"]} == {"trainer_key", "admin_key"}
 

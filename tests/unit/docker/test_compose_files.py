@@ -309,6 +309,14 @@ def test_the_shipped_trainer_configuration_fits_the_containers() -> None:
     assert (config.service.host, config.service.port) == ("0.0.0.0", 8002)
 
 
+@pytest.mark.parametrize("name", ["trainer.toml", "trainer.fleet.toml"])
+def test_the_shipped_trainers_learn_by_the_recipe_of_make_loop(name: str) -> None:
+    config = LoopConfig.read(ROOT / "docker" / name)
+    demo = LoopConfig.read(ROOT / "trainer/ramify_trainer/configs/loop.toml")
+    assert config.learning == demo.learning.model_copy(update={"precision": "fp32"})
+    assert config.collect == demo.collect.model_copy(update={"concurrency": config.collect.concurrency})
+
+
 def test_the_image_takes_torch_as_the_makefile_does() -> None:
     for name in ("TORCH", "TORCH_INDEX"):
         (wanted,) = re.findall(rf"^{name} := (\S+)", read("Makefile"), re.MULTILINE)

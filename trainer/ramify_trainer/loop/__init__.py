@@ -12,7 +12,7 @@
 | `ranks` | one of several processes that train together |
 | `on_ray` | such processes on a Ray cluster |
 | `processes` | the train phase in one process or in several, begun again if one dies |
-| `release` | the publish phase: a candidate as a release, with its canary |
+| `release` | the publish phase: a candidate as a release, with its canary and its search defaults |
 | `rounds` | one round after another |
 | `report` | the table and the curve |
 | `demo` | a server and a trainer together |

@@ -1,11 +1,19 @@
-"""A candidate as a release: its files, what the manifest says of it, and a canary that tells it from its parent."""
+"""A candidate as a release: its files, what the manifest says of it, a canary that tells it from its parent, and its
+parent's search defaults at temperatures that suit it.
+
+Training sharpens a policy, and a sharp one, drawn from at a temperature that was chosen for its parent, writes the same
+few answers again. So the temperatures of the search defaults rise as the entropy falls.
+"""
 
 from __future__ import annotations
 
 import itertools
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -14,7 +22,7 @@ import torch
 from ramify.files import move
 from ramify.objects import ObjectStoreError, open_store
 from ramify.search.tree import Tree
-from ramify.weights import ModelFiles, Probe, Release, ReleaseStore, load_release, publish
+from ramify.weights import ModelFiles, Probe, Release, ReleaseStore, SearchDefaults, load_release, publish
 from ramify.weights.manifest import Details
 from ramify_trainer.config import LoopConfig, base_release
 from ramify_trainer.errors import TrainerError
@@ -31,10 +39,24 @@ LONGEST = 64
 """Tokens of an answer that are read for its probe, since rounding leaves few long ones steady to their end."""
 TOKENS = 2_048
 """Tokens, prompts included, of the answers that probes are chosen from; they are read three times, so this bounds the
-canary's time. At least `PROBES` answers are read, however long their prompts."""
+time of a comparison. At least `PROBES` answers are read, however long their prompts."""
 STEADY = 0.04
 """Largest change of a probe's log-probability by rounding to bfloat16, in units of max(1, |ln p|): well within what the
 server's canary allows."""
+SURE = 1e-3
+"""Entropy in nats a token below which a policy counts as having this much."""
+HIGHEST, LOWEST = 1.0, 0.05
+"""Bounds of the temperatures of search defaults: the policy's own distribution, and nearly its likeliest tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParentComparison:
+    """A candidate beside its parent, by the round's own answers."""
+
+    canary: tuple[Probe, ...]
+    """Answers that tell the two apart."""
+    entropy_ratio: float
+    """The parent's entropy over the candidate's, above 0: both in nats a token, at temperature 1, on those answers."""
 
 
 def copy_base(base: str, root: Path) -> str:
@@ -73,7 +95,7 @@ def publish_candidate(
     release_id: str,
     models: ModelFiles,
     parent: Release,
-    canary: Sequence[Probe],
+    compared: ParentComparison,
     facts: Mapping[str, Any],
 ) -> Release:
     """Publish a candidate as the release of this id. facts: what else the manifest says."""
@@ -85,10 +107,10 @@ def publish_candidate(
             "default_action",
             "default_max_tokens",
             "refine_template",
-            "search",
         }
     )
-    details = Details(**inherited, parent=parent.id, canary=tuple(canary), **facts)
+    search = rescaled_defaults(parent.manifest.search, compared.entropy_ratio)
+    details = Details(**inherited, search=search, parent=parent.id, canary=compared.canary, **facts)
     base = None if models.adapter is None else candidate_base(models.adapter, parent, root)
     policy = models.adapter or models.policy
     return publish(root, policy, models.value, details, base=base, release_id=release_id)
@@ -100,29 +122,55 @@ def candidate_base(adapter: Path, parent: Release, root: Path) -> Release:
     return parent.base or load_release(root / base_of(adapter), verify=False)
 
 
-def probes(
+def rescaled_defaults(entries: Sequence[SearchDefaults], ratio: float) -> tuple[SearchDefaults, ...]:
+    """Return search defaults with every temperature that they name multiplied by one factor: `ratio`, or as much of it
+    as leaves all of them between `LOWEST` and `HIGHEST`, so that budgets keep their differences.
+
+    0 stays 0, and an entry that draws from other policies as it is."""
+    own = [entry for entry in entries if "policies" not in entry.search]
+    named = [t for entry in own if (t := entry.sampling.get("temperature"))]
+    if not named:
+        return tuple(entries)
+    factor = min(ratio, max(1.0, HIGHEST / max(named)))
+    factor = max(factor, min(1.0, LOWEST / min(named)))
+    if factor == 1:
+        return tuple(entries)
+    return tuple(_rescaled(entry, factor) if entry in own else entry for entry in entries)
+
+
+def _rescaled(entry: SearchDefaults, factor: float) -> SearchDefaults:
+    temperature = entry.sampling.get("temperature")
+    if not temperature:
+        return entry
+    sampling = {**entry.sampling, "temperature": float(f"{temperature * factor:.3g}")}
+    return entry.model_copy(update={"sampling": sampling})
+
+
+def compare_with_parent(
     policy: Path,
     value: Path,
     parent: Release,
     trees: Sequence[Tree],
     told: Progress = lambda done, total: None,
     adapter: Path | None = None,
-) -> tuple[Probe, ...]:
-    """Choose those of the round's own answers whose log-probabilities moved the most between the parent and the
-    candidate, all their tokens together, as the server's canary adds them up. An answer is probed up to its first
-    token that rounding alone would move: a model in bfloat16 moves some token of nearly every long answer, and one
-    such token would have the server refuse the release.
+) -> ParentComparison:
+    """Compare a candidate with its parent on the round's own answers.
+
+    The canary consists of those whose log-probabilities moved the most between the two, all their tokens together, as
+    the server's canary adds them up. An answer is probed up to its first token that rounding alone would move: a model
+    in bfloat16 moves some token of nearly every long answer, and one such token would have the server refuse the
+    release.
 
     adapter: the candidate's on `policy`. told: called before every pass with answers read by one of the three policies,
-    and of how many; what it raises ends the choice."""
+    and of how many; what it raises ends the comparison."""
     answers = _answers(trees)
-    old = _logprobs(policy_in(parent.policy_path, torch.float32, parent.adapter), answers, told)
+    old, parents_entropy = _read(policy_in(parent.policy_path, torch.float32, parent.adapter), answers, told)
     model = policy_in(policy, torch.float32, adapter)
-    new = _logprobs(model, answers, told)
+    new, entropy = _read(model, answers, told)
     # Weights alone are rounded, as they are when served: rotary frequencies, which are buffers, keep float32.
     for weight in model.parameters():
         weight.data = weight.data.to(torch.bfloat16)
-    coarse = _logprobs(model, answers, told)
+    coarse, _ = _read(model, answers, told)
     del model, weight  # before the judge is loaded
     moved: dict[tuple[int, ...], tuple[float, list[int], list[int], list[float]]] = {}
     for (prompt, answer), now, before, rounded in zip(answers, new, old, coarse, strict=True):
@@ -135,7 +183,7 @@ def probes(
     judge, calibration = load_judge(policy, value, adapter).to(device()), parent.manifest.calibration
     texts = [[*prompt, *answer] for prompt, answer, _ in chosen]
     judged = end_values(judge, texts, (calibration.a, calibration.b))
-    return tuple(
+    canary = tuple(
         Probe(
             prompt=tuple(prompt),
             continuation=tuple(answer),
@@ -144,6 +192,9 @@ def probes(
         )
         for (prompt, answer, logprobs), judgement in zip(chosen, judged, strict=True)
     )
+    ratio = max(parents_entropy, SURE) / max(entropy, SURE)
+    # A model that bars tokens by logits of -inf has an entropy of NaN.
+    return ParentComparison(canary, ratio if math.isfinite(ratio) else 1.0)
 
 
 def _answers(trees: Sequence[Tree]) -> list[tuple[list[int], list[int]]]:
@@ -183,23 +234,26 @@ def _apart(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
 
 
 @torch.inference_mode()
-def _logprobs(
+def _read(
     model: Any, answers: Sequence[tuple[list[int], list[int]]], told: Progress
-) -> list[list[float]]:
-    """Return the log-probability of every token of each answer to its prompt. Answers of about one length run together,
-    padded on the right, where none sees it."""
+) -> tuple[list[list[float]], float]:
+    """Return the log-probability of every token of each answer to its prompt, and the mean entropy there. Answers of
+    about one length run together, padded on the right, where none sees it."""
     network = PolicyNetwork(model)
     found: list[list[float]] = [[] for _ in answers]
+    entropies: list[float] = []
     done = 0
     for group in by_length([len(prompt) + len(answer) for prompt, answer in answers]):
         told(done, len(answers))
         done += len(group)
         batch = collate([_piece(*answers[i]) for i in group], packed=False).to(device())
-        read = network(batch.tokens, batch.positions, batch.mask, batch.readings)["policy"].tolist()
+        outputs = network(batch.tokens, batch.positions, batch.mask, batch.readings)
+        entropies += outputs["entropy"].tolist()
+        read = outputs["policy"].tolist()
         for i in group:
             size = len(answers[i][1])
             found[i], read = read[:size], read[size:]
-    return found
+    return found, fmean(entropies) if entropies else 0.0
 
 
 def _piece(prompt: Sequence[int], answer: Sequence[int]) -> Piece:

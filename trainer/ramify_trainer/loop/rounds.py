@@ -31,9 +31,9 @@ from ramify_trainer.loop.processes import train
 from ramify_trainer.loop.puller import Puller
 from ramify_trainer.loop.release import (
     candidate_base,
+    compare_with_parent,
     copy_base,
     is_published,
-    probes,
     publish_candidate,
     release_store,
 )
@@ -343,18 +343,24 @@ class Loop:
         return {"release": record.release, "canary_seconds": record.canary_seconds}
 
     async def _write_release(self, release_id: str) -> None:
-        """Choose the candidate's canary, and write the release."""
+        """Compare the candidate with its parent, and write the release."""
         state, record = self.state, self.state.current
         facts = {"training_step": record.steps, "metrics": record.gate, "log_cursor": state.upto}
         models, parent = self._candidate(), self._release(state.incumbent)
         trees, _ = await self.worker.run(read_trees, self._trees)
         began = self.progress.clock()
-        canary = await self.worker.run(
-            probes, models.policy, models.value, parent, trees, self._told("probed"), models.adapter
+        compared = await self.worker.run(
+            compare_with_parent,
+            models.policy,
+            models.value,
+            parent,
+            trees,
+            self._told("probed"),
+            models.adapter,
         )
         record.canary_seconds = round(self.progress.clock() - began, 3)
         await self.worker.run(
-            publish_candidate, self.config.weights, release_id, models, parent, canary, facts
+            publish_candidate, self.config.weights, release_id, models, parent, compared, facts
         )
 
     async def _serve(self) -> PhaseSummary:
