@@ -9,7 +9,6 @@ Of two servers the student's end is waited for first, so that a teacher's may be
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TypeVar
 import httpx
 
 from ramify.launcher import STOP_SECONDS, LaunchedServer, NotServing, launched
+from ramify.weights.search_defaults import toml_value
 from ramify_client import AsyncAdmin, AsyncClient, RamifyError
 from ramify_trainer.config import LoopConfig, key_in
 from ramify_trainer.errors import TrainerError, is_transient, is_unreachable
@@ -62,8 +62,7 @@ def running_server(
     Raises `TrainerError` if it does not start, and `ServerLost` if the block fails because it has ended."""
     weights.mkdir(parents=True, exist_ok=True)
     settings = folder / "server.toml"
-    rows = [f"{json.dumps(name)} = {json.dumps(verifier)}\n" for name, verifier in tasks.items()]
-    settings.write_text("".join(["[extensions.tasks]\n", *rows]), encoding="utf-8")
+    settings.write_text(f"extensions = {toml_value({'tasks': tasks})}\n", encoding="utf-8")
     flags = ["--config", str(settings), "--log", f"{folder}/trees.db", "--weights", str(weights)]
     flags += [] if base == "shipped" else ["--release", base]
     log = folder / "server.log"

@@ -127,20 +127,22 @@ def rescaled_defaults(entries: Sequence[SearchDefaults], ratio: float) -> tuple[
     as leaves all of them between `LOWEST` and `HIGHEST`, so that budgets keep their differences.
 
     0 stays 0, and an entry that draws from other policies as it is."""
-    own = [entry for entry in entries if "policies" not in entry.search]
-    named = [t for entry in own if (t := entry.sampling.get("temperature"))]
+    named = [t for entry in entries if (t := _temperature(entry))]
     if not named:
         return tuple(entries)
     factor = min(ratio, max(1.0, HIGHEST / max(named)))
     factor = max(factor, min(1.0, LOWEST / min(named)))
-    if factor == 1:
-        return tuple(entries)
-    return tuple(_rescaled(entry, factor) if entry in own else entry for entry in entries)
+    return tuple(_rescaled(entry, factor) for entry in entries)
+
+
+def _temperature(entry: SearchDefaults) -> float:
+    """Return the temperature above 0 that an entry names for the release's own policy; 0 if there is none."""
+    return 0.0 if "policies" in entry.search else float(entry.sampling.get("temperature", 0.0))
 
 
 def _rescaled(entry: SearchDefaults, factor: float) -> SearchDefaults:
-    temperature = entry.sampling.get("temperature")
-    if not temperature:
+    temperature = _temperature(entry)
+    if temperature == 0 or factor == 1:
         return entry
     sampling = {**entry.sampling, "temperature": float(f"{temperature * factor:.3g}")}
     return entry.model_copy(update={"sampling": sampling})
