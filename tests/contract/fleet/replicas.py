@@ -20,6 +20,7 @@ from contract.api.world import PROMPT
 from fakes_releases import ReloadingEngines, number, stamped, write_release
 from ramify.api.app import admin_application, application
 from ramify.api.context import Context, assemble
+from ramify.fleet.decisions import live
 from ramify.races import beside
 from ramify.service.catalogue import resolve
 from ramify.service.fleet import Fleet
@@ -129,9 +130,14 @@ async def a_replica(
 
 
 async def until_ready(*replicas: Any) -> None:
+    """Wait until all take requests, and those in this process have seen one another."""
+    here = [one.fleet for one in replicas if isinstance(one, Local)]
     async with asyncio.timeout(60):
         for one in replicas:
             while not await one.ready():  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        for fleet in here:
+            while not {other.mine.id for other in here} <= {row.id for row in live(fleet.view)}:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
 
 

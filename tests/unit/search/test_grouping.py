@@ -12,7 +12,7 @@ from ramify.search.codec import tree_from_dict, tree_to_dict
 from ramify.search.grouping import LAST_CALL
 from ramify.search.protocols import GradingFailed
 from ramify.search.records import BudgetLimits, StopReason
-from ramify.search.run import Search
+from ramify.search.run import Progress, Search
 from search_worlds import new_tree
 
 pytestmark = pytest.mark.anyio
@@ -55,7 +55,13 @@ async def test_a_search_that_is_told_to_end_does_not_wait_for_a_task_that_hangs(
     status: str, reason: StopReason
 ) -> None:
     found = search(HangsOver("a", "b"), budget=BudgetLimits(simulations=20))
-    asyncio.get_running_loop().call_later(0.1, found.stop, status, reason)
+    loop = asyncio.get_running_loop()
+
+    def tell(progress: Progress) -> None:
+        if progress.simulations == 20:  # the last: it is complete before the loop comes to this call
+            loop.call_soon(found.stop, status, reason)
+
+    found.observe = tell
     await ended(found)
     # the search was complete when it was told: only its answers were not yet told apart
     assert (found.tree.status, found.tree.stop_reason) == ("complete", "budget.simulations")
