@@ -37,7 +37,7 @@ class VllmPolicy:
     far as the logits do. In float32 that held for every draw tried, also in batches that mix greedy, seeded and
     truncated requests (vllm#51226 is not seen). In bfloat16 a logit's last bits depend on how many rows are computed
     together and on what the prefix cache holds, so under other load a draw may take another turn if two tokens
-    were nearly level: same search, same tree is then likely, not promised. A seed costs the engine 5 µs a token.
+    were nearly level: same search, same tree is then likely, not promised.
 
     Stop strings become stop tokens if that is exact (`tokenizer.stop_tokens`); else the engine's scheduler matches
     them on text.

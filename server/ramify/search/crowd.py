@@ -1,4 +1,5 @@
-"""The searches on a clock that share one policy, and how many answers each should write at once.
+"""The searches on a clock that share one policy: how many answers each should write at once, and what its seconds are
+worth in tokens.
 
 A step of the engine, one more token of each of n answers, takes about a + b·n seconds (`StepTimes`). Suppose that each
 of s searches has m answers in flight, n = s·m, of L tokens each. In T seconds a search then lands
@@ -96,6 +97,26 @@ class Crowd:
         time = self._step_time()
         if time is None:
             return math.inf
-        tokens = self._length or min(longest, seconds / time.of(1))
-        best = (math.sqrt(2 * time.fixed * seconds / tokens) - time.fixed) / time.each
-        return max(1.0, best // max(1, self._searches))
+        tokens = self._tokens(time, seconds, longest)
+        return _share(time, seconds, tokens, max(1, self._searches))
+
+    def worth(self, seconds: float, most: int, longest: int) -> float | None:
+        """Return about how many tokens a search that begins now would generate in so many seconds, at least 0: those of
+        the answers that it would land with its `share` in flight, and `most` draws at most. `None` before the time of a
+        step is known."""
+        time = self._step_time()
+        if time is None:
+            return None
+        searches, length = self._searches + 1, self._tokens(time, seconds, longest)
+        draws = min(most, _share(time, seconds, length, searches))
+        return max(0.0, draws * (seconds / time.of(draws * searches) - length / 2))
+
+    def _tokens(self, time: StepTime, seconds: float, longest: int) -> float:
+        """Return how many tokens an answer is taken to have."""
+        return self._length or min(longest, seconds / time.of(1))
+
+
+def _share(time: StepTime, seconds: float, length: float, searches: int) -> float:
+    """Return how many draws each of some searches should have in flight, by the formula above; at least 1."""
+    best = (math.sqrt(2 * time.fixed * seconds / length) - time.fixed) / time.each
+    return max(1.0, best // searches)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ramify.engines import Serving
@@ -214,7 +215,9 @@ class SearchPreparer:
         mean nothing to a request that is judged by the policy's confidence."""
         if spec.share is not None:
             budget = replace(budget, tokens=spec.share)
-        defaults = for_budget(self.engines.serving.search, budget) if spec.defaults else None
+        serving = self.engines.serving
+        worth = partial(self.engines.crowd.worth, longest=serving.max_tokens or DEFAULT_MAX_TOKENS)
+        defaults = for_budget(serving.search, budget, worth) if spec.defaults else None
         if defaults is None or spec.search.get("algorithm") not in (None, defaults.algorithm):
             return None
         by_confidence = spec.search.get("grader") == "confidence" != defaults.search.get("grader")

@@ -8,20 +8,27 @@
 `search` and `sampling` are those of a request to POST /v1/search, checked by the same code. The first entry that covers
 the request's budget is used as it stands: nothing is interpolated between two entries, so that a search can be read off
 the manifest.
+
+What suits a budget is decided by its tokens, and what a second is worth in tokens by the machine and by how many
+search at once. So an entry may be for seconds by their worth (`seconds_worth`), and then suits machines that nobody
+tuned it on.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.params import ParamError, check_sampling, sampling_params, search_params
-from ramify.search.records import Action, BudgetLimits
+from ramify.search.records import Action, BudgetLimits, SearchParams
 
+Worth = Callable[[float, int], float | None]
+"""About how many tokens a search would generate in some seconds, with at most some draws in flight; `None` while that
+is unknown (`search.crowd.Crowd.worth`)."""
 OWN = {
     "search.budget": "is the request's to name",
     "search.action": "is the release's own, for every budget (default_action)",
@@ -30,19 +37,18 @@ OWN = {
 """Fields of a request that search defaults leave to others."""
 
 
+Limit = Literal["tokens", "seconds", "seconds_worth"]
+Most = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0)]
+
+
 class SearchDefaults(BaseModel):
     """The search defaults of one range of budgets."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    up_to: (
-        Annotated[
-            dict[Literal["tokens", "seconds"], Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0)]],
-            Field(min_length=1, max_length=1),
-        ]
-        | None
-    ) = None
-    """The largest budget that they are for, in generated tokens or in seconds; `None`: every budget."""
+    up_to: Annotated[dict[Limit, Most], Field(min_length=1, max_length=1)] | None = None
+    """The largest budget that they are for: in generated tokens, in seconds, or in seconds that are worth so many
+    tokens where and when the search begins (of an unknown worth, none). `None`: every budget."""
     search: dict[str, Any]
     """As `search` of a request, its `algorithm` named, without `budget` and `action`."""
     sampling: dict[str, Any] = {}
@@ -54,12 +60,17 @@ class SearchDefaults(BaseModel):
         algorithm: str = self.search["algorithm"]
         return algorithm
 
-    def covers(self, budget: BudgetLimits) -> bool:
+    def covers(self, budget: BudgetLimits, worth: Worth) -> bool:
         """Return whether these defaults are for a budget: it names the limit of `up_to`, and is within it."""
         if self.up_to is None:
             return True
         ((name, most),) = self.up_to.items()
-        limit = getattr(budget, name)
+        if name != "seconds_worth":
+            limit = getattr(budget, name)
+        elif budget.seconds is not None:
+            limit = worth(budget.seconds, self.search.get("parallel", SearchParams().parallel))
+        else:
+            limit = None
         return limit is not None and limit <= most
 
     def check(self, action: Action) -> None:
@@ -100,9 +111,15 @@ def check_search_defaults(entries: Sequence[SearchDefaults], action: Action) -> 
             largest[name] = most
 
 
-def for_budget(entries: Sequence[SearchDefaults], budget: BudgetLimits) -> SearchDefaults | None:
+def unknown_worth(seconds: float, most: int) -> None:
+    """Be the `Worth` of seconds on an engine of which nothing is known yet."""
+
+
+def for_budget(
+    entries: Sequence[SearchDefaults], budget: BudgetLimits, worth: Worth = unknown_worth
+) -> SearchDefaults | None:
     """Return the first entry that covers a budget; `None` if there are no entries."""
-    return next((entry for entry in entries if entry.covers(budget)), None)
+    return next((entry for entry in entries if entry.covers(budget, worth)), None)
 
 
 def toml_of(entries: Sequence[SearchDefaults]) -> str:

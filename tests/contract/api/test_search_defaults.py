@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fakes_releases import write_release
+from ramify.search.crowd import Crowd, StepTime
 from ramify.service.serving import serving_of
 from ramify.settings import BadSettings, Settings
 from ramify.weights import SearchDefaults, toml_of
@@ -69,6 +70,19 @@ async def test_the_budget_chooses_between_them(tuned: World) -> None:
     reply, tree = await searched(tuned, search={"budget": {"tokens": 100}})
     assert (tree["params"]["algorithm"], tree["params"]["answer"]) == ("best_of_n", "orm_vote")
     assert reply["defaults"] == {"source": "v000007", "search": FEW.search, "sampling": FEW.sampling}
+
+
+async def test_seconds_choose_by_what_they_are_worth_on_this_engine(tmp_path: Path) -> None:
+    crowd = Crowd(lambda: StepTime(fixed=0.01, each=0.001))
+    slow = REST.model_copy(update={"up_to": {"seconds_worth": 100}})
+    serving = replace(SERVING, search=(slow, FEW.model_copy(update={"up_to": None})), search_from="v000007")
+    async with a_world(tmp_path, FakeEngines(serving=serving, crowd=crowd)) as world:
+        for seconds, entry in (
+            (0.5, REST),
+            (1, FEW),
+        ):  # two draws in flight, 12 ms a step: about 83 tokens, and 167
+            reply, _ = await searched(world, search={"budget": {"seconds": seconds}})
+            assert reply["defaults"]["search"] == entry.search
 
 
 async def test_a_field_that_is_named_wins_and_the_others_stay(tuned: World) -> None:

@@ -279,7 +279,7 @@ def test_blocks_are_copied_as_vllm_copies_them(monkeypatch: pytest.MonkeyPatch) 
 
     name = "copy_kv_cache_blocks_inplace"
     monkeypatch.setattr(gpu_model_runner, name, getattr(gpu_model_runner, name))
-    core_process._copy_blocks_fast()
+    core_process._spare_the_cpu()
     copy_blocks = getattr(gpu_model_runner, name)
     assert copy_blocks is not copy_kv_cache_blocks_inplace
     assert issubclass(CPUModelRunner, gpu_model_runner.GPUModelRunner)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,6 +25,8 @@ class GivenSteps:
 
     def __init__(self) -> None:
         self.requests: dict[str, Any] = {}
+        self.ends: dict[str, str | None] = {}
+        """How each request of the step ends in it, if vLLM ends it."""
         model = str(shipped() / "policy")
         self.vllm_config = SimpleNamespace(model_config=SimpleNamespace(model=model))
 
@@ -37,26 +39,36 @@ class GivenSteps:
     def finish_requests(self, names: list[str], status: Any) -> list[Any]:
         return [self.requests.pop(name) for name in names if name in self.requests]
 
-    def update_from_output(self, brought: Any, step: Any) -> dict[int, Any]:
-        from vllm.v1.engine import EngineCoreOutputs
+    def update_from_output(self, scheduled: Any, step: Any) -> dict[int, Any]:
+        from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
+        from vllm.v1.request import RequestStatus
 
-        for output in brought:
-            request = self.requests.get(output.request_id)
-            if request is not None and output.new_token_ids:
-                if step.pooler_output is not None:
-                    output.pooling_output = step.pooler_output[step.req_id_to_index[output.request_id]]
-                _, stopped = self._update_request_with_output(request, output.new_token_ids)
-                if stopped and not output.finished:
-                    output.finish_reason, output.stop_reason = (
-                        request.get_finished_reason(),
-                        request.stop_reason,
-                    )
-            if output.finished:
-                self.requests.pop(output.request_id, None)
-        return {0: EngineCoreOutputs(outputs=list(brought))} if brought else {}
+        outputs = []
+        for name in scheduled.num_scheduled_tokens:
+            request, row, stopped, lists = self.requests[name], step.req_id_to_index[name], False, None
+            tokens = list(step.sampled_token_ids[row]) if step.sampled_token_ids else []
+            pooled = step.pooler_output[row] if step.pooler_output else None
+            if tokens:
+                tokens, stopped = self._update_request_with_output(request, tokens)
+            elif pooled is not None:
+                request.status, stopped = RequestStatus.FINISHED_STOPPED, True
+            if step.logprobs:
+                lists = step.logprobs.slice_request(row, len(tokens))
+            if tokens or pooled is not None or stopped:
+                end = request.get_finished_reason() if stopped else None
+                told = {"new_logprobs": lists, "pooling_output": pooled, "stop_reason": request.stop_reason}
+                outputs.append(EngineCoreOutput(name, tokens, finish_reason=end, **told))
+            if stopped:
+                del self.requests[name]
+        return {0: EngineCoreOutputs(outputs=outputs)} if outputs else {}
 
     def _update_request_with_output(self, request: Any, new_token_ids: list[int]) -> tuple[list[int], bool]:
-        return new_token_ids, False
+        from vllm.v1.request import RequestStatus
+
+        end = self.ends.get(request.request_id)
+        if end is not None:
+            request.status = RequestStatus[f"FINISHED_{end}"]
+        return new_token_ids, end is not None
 
 
 @pytest.fixture
@@ -87,61 +99,76 @@ def asked(name: str, sampling: Any, pooling: Any) -> Any:
     return Request(request_id=name, prompt_token_ids=[1], sampling_params=sampling, pooling_params=pooling)
 
 
-def step(name: str, token: int, end: str | None = None, width: int = 1) -> Any:
-    """One token whose log-probability is minus a tenth of it, and `width - 1` likelier ones."""
-    from vllm.v1.engine import EngineCoreOutput, FinishReason
+class Row(NamedTuple):
+    """A token whose log-probability is minus an eighth of it, and `width - 1` likelier ones."""
+
+    name: str
+    token: int
+    end: str | None = None
+    width: int = 1
+
+
+def sent(scheduler: Any, *rows: Row, logits: dict[str, float] | None = None) -> list[Any]:
+    """Return what leaves the engine after a step. logits: the value head's, by request."""
     from vllm.v1.outputs import LogprobsLists
 
+    scheduler.ends = {row.name: row.end for row in rows}
     lists = LogprobsLists(
-        np.array([[token + i for i in range(width)]]),
-        np.array([[-token / 10 - i for i in range(width)]]),
-        np.array([1]),
+        np.array([[row.token + i for i in range(row.width)] for row in rows]),
+        np.array([[-row.token / 8 - i for i in range(row.width)] for row in rows]),
+        np.array([1 for _ in rows]),
     )
-    return EngineCoreOutput(name, [token], new_logprobs=lists, finish_reason=end and FinishReason[end])
+    return brought(
+        scheduler,
+        [row.name for row in rows],
+        sampled_token_ids=[[row.token] for row in rows],
+        logprobs=lists if rows else None,
+        pooler_output=None if logits is None else [logits[row.name] for row in rows],
+    )
 
 
-def sent(scheduler: Any, *brought: Any, logits: dict[str, float] | None = None) -> list[Any]:
-    """Return what leaves the engine after a step. logits: the value head's, by request."""
-    rows = None if logits is None else [[logit] for logit in logits.values()]
-    step = SimpleNamespace(pooler_output=rows, req_id_to_index={n: i for i, n in enumerate(logits or ())})
-    by_client = scheduler.update_from_output(brought, step)
+def brought(scheduler: Any, names: list[str], **output: Any) -> list[Any]:
+    """Return what leaves the engine after a step of these requests. output: vLLM's `ModelRunnerOutput`."""
+    scheduled = SimpleNamespace(num_scheduled_tokens=dict.fromkeys(names, 1))
+    step = SimpleNamespace(**output, req_id_to_index={name: i for i, name in enumerate(names)})
+    by_client = scheduler.update_from_output(scheduled, step)
     return [output for outputs in by_client.values() for output in outputs.outputs]
 
 
 def test_a_draw_leaves_once_with_the_tokens_of_all_its_steps(scheduler: Any) -> None:
     scheduler.add_request(draw("a"))
     scheduler.add_request(draw("b"))
-    assert sent(scheduler, step("a", 5), step("b", 7)) == []
-    (b,) = sent(scheduler, step("a", 6), step("b", 8, "STOP"))
-    (a,) = sent(scheduler, step("a", 9, "LENGTH"))
+    assert sent(scheduler, Row("a", 5), Row("b", 7)) == []
+    (b,) = sent(scheduler, Row("a", 6), Row("b", 8, "STOPPED"))
+    (a,) = sent(scheduler, Row("a", 9, "LENGTH_CAPPED"))
     assert (b.request_id, b.new_token_ids, b.finish_reason.name) == ("b", [7, 8], "STOP")
     assert (a.request_id, a.new_token_ids, a.finish_reason.name) == ("a", [5, 6, 9], "LENGTH")
-    assert a.new_logprobs.logprobs.tolist() == [[-0.5], [-0.6], [-0.9]]
+    assert a.new_logprobs.logprobs.tolist() == [[-0.625], [-0.75], [-1.125]]
     assert a.new_logprobs.logprob_token_ids.tolist() == [[5], [6], [9]]
     assert a.new_logprobs.sampled_token_ranks.tolist() == [1, 1, 1]
 
 
-def test_a_long_draw_is_folded_on_the_way_and_loses_nothing(scheduler: Any) -> None:
+def test_a_long_draw_loses_nothing(scheduler: Any) -> None:
     scheduler.add_request(draw("a"))
     for token in range(99):
-        assert sent(scheduler, step("a", token, width=1 + token % 3)) == []
-    (a,) = sent(scheduler, step("a", 99, "STOP"))
+        assert sent(scheduler, Row("a", token, width=1 + token % 3)) == []
+    (a,) = sent(scheduler, Row("a", 99, "STOPPED"))
     assert a.new_token_ids == list(range(100))
     assert a.new_logprobs.logprob_token_ids.tolist() == [[token] for token in range(100)]
 
 
 def test_log_probs_of_steps_beside_others_that_ask_for_more_are_cut_to_the_narrowest(scheduler: Any) -> None:
     scheduler.add_request(draw("a"))
-    assert sent(scheduler, step("a", 5, width=4)) == []
-    (a,) = sent(scheduler, step("a", 6, "STOP", width=2))
+    assert sent(scheduler, Row("a", 5, width=4)) == []
+    (a,) = sent(scheduler, Row("a", 6, "STOPPED", width=2))
     assert a.new_logprobs.logprob_token_ids.tolist() == [[5, 6], [6, 7]]
 
 
 @pytest.mark.parametrize("one", [{"kind": "DELTA"}, {"detokenize": True}], ids=["streamed", "made text of"])
 def test_what_is_read_token_by_token_leaves_so(scheduler: Any, one: dict[str, Any]) -> None:
     scheduler.add_request(draw("a", **one))
-    assert [o.new_token_ids for o in sent(scheduler, step("a", 5))] == [[5]]
-    assert [o.new_token_ids for o in sent(scheduler, step("a", 6, "STOP"))] == [[6]]
+    assert [o.new_token_ids for o in sent(scheduler, Row("a", 5))] == [[5]]
+    assert [o.new_token_ids for o in sent(scheduler, Row("a", 6, "STOPPED"))] == [[6]]
 
 
 def test_an_aborted_draw_says_what_it_had(scheduler: Any) -> None:
@@ -150,8 +177,8 @@ def test_an_aborted_draw_says_what_it_had(scheduler: Any) -> None:
     for name in ("a", "new"):
         scheduler.add_request(draw(name))
     scheduler.add_request(draw("streamed", "DELTA"))
-    sent(scheduler, step("a", 5))
-    sent(scheduler, step("a", 6))
+    sent(scheduler, Row("a", 5))
+    sent(scheduler, Row("a", 6))
     scheduler.finish_requests(["a", "new", "streamed", "unknown"], RequestStatus.FINISHED_ABORTED)
     words = {o.request_id: (o.new_token_ids, o.finish_reason.name) for o in sent(scheduler)}
     assert words == {"a": ([5, 6], "ABORT"), "new": ([], "ABORT"), "streamed": ([], "ABORT")}
@@ -171,10 +198,10 @@ def test_the_logits_of_a_draw_leave_with_its_tokens(scheduler: Any) -> None:
     scheduler.add_request(draw("streamed", "DELTA"))
     for token in range(40):
         (streamed,) = sent(
-            scheduler, step("a", token), step("streamed", 4), logits={"streamed": 9.0, "a": token / 10}
+            scheduler, Row("a", token), Row("streamed", 4), logits={"streamed": 9.0, "a": token / 10}
         )
         assert (streamed.pooling_output, streamed.kv_transfer_params) == (None, None)
-    (a,) = sent(scheduler, step("a", 40, "STOP"), logits={"a": 4.0})
+    (a,) = sent(scheduler, Row("a", 40, "STOPPED"), logits={"a": 4.0})
     assert a.pooling_output is None  # it would be taken for a judgement
     assert a.kv_transfer_params == {"ramify_logits": [token / 10 for token in range(41)]}
 
@@ -187,8 +214,8 @@ def test_a_draw_ends_in_the_step_in_which_it_does_not_clear_its_hurdle(
 
     watch = Watch(Hurdle(0.1, 7), Action("step", ("\n",)), 0, (1.0, 0.0))  # 0.5 after two tokens
     scheduler.add_request(draw("a", asked_for={WATCH: msgspec.to_builtins(watch)}))
-    assert sent(scheduler, step("a", WORD), logits={"a": -9.0}) == []
-    left = sent(scheduler, step("a", NEWLINE), logits={"a": logit})
+    assert sent(scheduler, Row("a", WORD), logits={"a": -9.0}) == []
+    left = sent(scheduler, Row("a", NEWLINE), logits={"a": logit})
     assert [(o.new_token_ids, o.finish_reason.name, o.stop_reason) for o in left] == (
         [([WORD, NEWLINE], "STOP", "abandoned")] if ends else []
     )
@@ -199,8 +226,8 @@ def test_a_stop_string_ends_a_draw_at_the_token_that_completes_it(scheduler: Any
 
     scheduler.add_request(draw("a", asked_for={STOP: ["\n\n"]}))
     for token in (NEWLINE, WORD, NEWLINE):
-        assert sent(scheduler, step("a", token)) == []
-    (a,) = sent(scheduler, step("a", NEWLINE))
+        assert sent(scheduler, Row("a", token)) == []
+    (a,) = sent(scheduler, Row("a", NEWLINE))
     assert (a.new_token_ids, a.finish_reason.name) == ([NEWLINE, WORD, NEWLINE, NEWLINE], "STOP")
 
 
@@ -221,7 +248,6 @@ def test_a_judgement_after_a_pause_goes_at_once_and_a_sooner_one_waits_longer_th
     scheduler: Any, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
-    from vllm.v1.engine import EngineCoreOutput
     from vllm.v1.request import RequestStatus
 
     from ramify.engines.vllm.scheduler import FULL_GROUP, GROUP_SECONDS
@@ -236,8 +262,15 @@ def test_a_judgement_after_a_pause_goes_at_once_and_a_sooner_one_waits_longer_th
 
     assert taken("first") == 0
     scheduler.finish_requests(["first"], RequestStatus.FINISHED_STOPPED)
-    done = [EngineCoreOutput(str(i), [], pooling_output=torch.zeros(1)) for i in range(size)]
-    sent(scheduler, *done)
+    names = [f"judged {i}" for i in range(size)]
+    for name in names:
+        scheduler.requests[name] = judgement(name)
+    done = brought(
+        scheduler, names, sampled_token_ids=[], logprobs=None, pooler_output=[torch.zeros(1)] * size
+    )
+    assert [(output.request_id, output.finish_reason.name) for output in done] == [
+        (name, "STOP") for name in names
+    ]
     assert taken("sooner") == pytest.approx(GROUP_SECONDS * min(1, size / FULL_GROUP))
     assert taken("with it") == 0
 

@@ -271,4 +271,4 @@ def test_each_step_s_logits_come_with_its_tokens_and_none_for_a_row_without_one(
     for first in (1.0, 2.0):
         states = torch.tensor([[first, 3.0, 7.0, 7.0], [0.0, 0.0, 7.0, 7.0]], dtype=torch.bfloat16)
         assert runner.compute_logits(states.float()).shape == (2, 2)
-        assert runner.sample_tokens(None).get_output().pooler_output == [[first + 6.5], None]
+        assert runner.sample_tokens(None).get_output().pooler_output == [first + 6.5, None]

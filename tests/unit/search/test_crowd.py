@@ -127,6 +127,31 @@ def test_before_any_answer_the_longest_that_could_land_counts_and_then_another_s
     assert Crowd(lambda: SLOW).share(1.0, 0, 1_000_000) > 1
 
 
+@pytest.mark.parametrize("others", [0, 3])
+def test_seconds_are_worth_the_tokens_of_a_search_s_share(others: int) -> None:
+    async def told() -> tuple[float, float | None, float | None]:
+        crowd = Crowd(lambda: SLOW)
+        async with AsyncExitStack() as all_of_them:
+            for _ in range(others):
+                await all_of_them.enter_async_context(crowd.joined())
+            crowd.share(1.0, 20, 40)
+            worth, few = crowd.worth(1.0, 1_000, 40), crowd.worth(1.0, 4, 40)
+            await all_of_them.enter_async_context(crowd.joined())
+            return crowd.share(1.0, 0, 40), worth, few
+
+    share, worth, few = asyncio.run(told())
+    assert worth == pytest.approx(20 * landed(int(share), others + 1, 1.0, 20))
+    assert few == pytest.approx(20 * landed(4, others + 1, 1.0, 20))
+
+
+def test_of_an_unknown_engine_seconds_have_no_worth_and_before_any_answer_the_longest_counts() -> None:
+    assert Crowd(lambda: None).worth(1.0, 4, 40) is None
+    fresh, crowd = Crowd(lambda: SLOW), Crowd(lambda: SLOW)
+    crowd.share(1.0, 40, 100)
+    assert fresh.worth(1.0, 1_000, 40) == crowd.worth(1.0, 1_000, 100)
+    assert crowd.worth(0.1, 1_000, 100) == 0  # no answer would land
+
+
 def most_in_flight(
     budget: BudgetLimits,
     *,

@@ -11,6 +11,7 @@ from ramify.weights import Action, Details, SearchDefaults, for_budget, toml_of
 
 FEW = {"up_to": {"tokens": 600}, "search": {"algorithm": "best_of_n"}, "sampling": {"temperature": 0.8}}
 QUICK = {"up_to": {"seconds": 0.5}, "search": {"algorithm": "best_of_n", "answer": "majority"}}
+SLOW = {"up_to": {"seconds_worth": 100}, "search": {"algorithm": "mcts", "parallel": 6}}
 REST = {"search": {"algorithm": "mcts", "kappa": 0.9, "abandon": True}, "sampling": {"top_p": 0.95}}
 
 
@@ -32,6 +33,25 @@ def details(*entries: dict[str, Any], **rest: Any) -> Details:
 def test_the_first_entry_that_covers_the_budget_is_used(budget: BudgetLimits, chosen: dict[str, Any]) -> None:
     entries = details(FEW, QUICK, REST).search
     assert for_budget(entries, budget) == SearchDefaults(**chosen)
+
+
+@pytest.mark.parametrize(
+    ("budget", "worth", "chosen"),
+    [
+        (BudgetLimits(seconds=2), 100, SLOW),
+        (BudgetLimits(seconds=2), 101, REST),
+        (BudgetLimits(seconds=2), None, REST),
+        (BudgetLimits(tokens=50), 100, REST),
+    ],
+)
+def test_seconds_are_covered_by_what_they_are_worth(
+    budget: BudgetLimits, worth: int | None, chosen: dict[str, Any]
+) -> None:
+    def of(seconds: float, most: int) -> int | None:
+        assert (seconds, most) == (2, 6)  # with as many draws in flight as the entry has
+        return worth
+
+    assert for_budget(details(SLOW, REST).search, budget, of) == SearchDefaults(**chosen)
 
 
 def test_a_release_without_search_defaults_has_none_for_any_budget() -> None:
@@ -71,6 +91,7 @@ def test_the_file_of_settings_holds_the_same() -> None:
         ([{**REST, "answers": 1}], "answers"),
         ([FEW], "0.up_to: the last entry is for every budget"),
         ([REST, REST], "0.up_to: is missing"),
+        ([SLOW, SLOW, REST], "1.up_to: no budget is left for it: an entry above is up to 100"),
         ([FEW, FEW, REST], "1.up_to: no budget is left for it: an entry above is up to 600"),
         ([{**FEW, "up_to": {"tokens": 1, "seconds": 1}}, REST], "up_to"),
         ([{**FEW, "up_to": {"tokens": 0}}, REST], "up_to"),

@@ -29,9 +29,10 @@ from vllm.platforms import current_platform
 from vllm.v1.executor.abstract import Executor
 from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
+from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
 
 from ramify.engines.progress import KV_BYTES, PHASE
-from ramify.engines.vllm import RUN_FOLDER, SERVER
+from ramify.engines.vllm import RUN_FOLDER, SERVER, seeds
 from ramify.engines.vllm.prefixes import copy_blocks
 from ramify.engines.vllm.scheduler import search_scheduler
 from ramify.engines.vllm.value_head import ValueHead
@@ -106,7 +107,7 @@ class InProcessExecutor(ProgressReporter, UniProcExecutor):  # type: ignore[misc
     def _init_executor(self) -> None:
         _take_threads(self.vllm_config)
         _compile_nothing_unasked(self.vllm_config)
-        _copy_blocks_fast()
+        _spare_the_cpu()
         self._report("loading weights")
         super()._init_executor()
         _schedule_search_scheduler(self.vllm_config)
@@ -168,12 +169,14 @@ def _compile_nothing_unasked(vllm_config: Any) -> None:
         torch._dynamo.config.disable = True
 
 
-def _copy_blocks_fast() -> None:
-    """On a CPU, have this process's model runner copy blocks by `prefixes.copy_blocks`."""
+def _spare_the_cpu() -> None:
+    """On a CPU, have this process's model runner copy blocks by `prefixes.copy_blocks`, and draw by
+    `seeds.forward_cpu`."""
     from vllm.v1.worker import gpu_model_runner
 
     if current_platform.is_cpu():
         gpu_model_runner.copy_kv_cache_blocks_inplace = copy_blocks
+        TopKTopPSampler.forward_cpu = seeds.forward_cpu
 
 
 def _schedule_search_scheduler(vllm_config: Any) -> None:

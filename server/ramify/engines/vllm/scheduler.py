@@ -27,7 +27,6 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -44,8 +43,6 @@ BARRED = "ramify_barred"
 """Key of the tokens that a draw must not begin with, in vLLM's `extra_args`."""
 LOGITS = "ramify_logits"
 """Key of a draw's logits in vLLM's `kv_transfer_params`: a field that reaches the client as it is."""
-FOLD = 32
-"""Steps of a draw that are kept apart: each keeps the arrays of its whole batch in memory."""
 GROUP_SECONDS = 0.03
 """Between the end of a full group of judgements and the next: about what one step of a busy policy takes."""
 FULL_GROUP = 4
@@ -64,12 +61,12 @@ class SearchScheduler:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._held: dict[str, list[EngineCoreOutput]] = {}
-        """Outputs of the steps so far, for each draw that is wanted whole and has not ended."""
+        self._held: dict[str, HeldDraw] = {}
+        """The draws that are wanted whole and have not ended."""
         self._watched: dict[str, DrawWatch] = {}
         """Those of them that end by a stop string or a hurdle."""
-        self._step: Any = None
-        """vLLM's `ModelRunnerOutput` of the step that is taken in."""
+        self._step: Step
+        """The step that is taken in."""
         self._given_up: dict[int, list[EngineCoreOutput]] = defaultdict(list)
         """Last outputs of the draws that were aborted since the last step, by client."""
         self._next_group = 0.0
@@ -80,7 +77,7 @@ class SearchScheduler:
         if params is None:  # a judgement
             self._let_others_come()
         elif params.output_kind == RequestOutputKind.FINAL_ONLY and not params.detokenize:
-            self._held[request.request_id] = []
+            self._held[request.request_id] = HeldDraw()
             asked = params.extra_args or {}
             if barred := asked.get(BARRED):
                 _bar(params, barred)
@@ -107,17 +104,23 @@ class SearchScheduler:
     def update_from_output(
         self, scheduler_output: Any, model_runner_output: Any
     ) -> dict[int, EngineCoreOutputs]:
-        self._step = model_runner_output
+        self._step = Step(model_runner_output)
+        if model_runner_output.sampled_token_ids:
+            model_runner_output.pooler_output = (
+                None  # the logits of draws, which vLLM would take for judgements
+            )
+        if self._held.keys() >= scheduler_output.num_scheduled_tokens.keys():
+            model_runner_output.logprobs = None  # nobody wants those of this step by themselves
         by_client: dict[int, EngineCoreOutputs] = super().update_from_output(  # type: ignore[misc]
             scheduler_output, model_runner_output
         )
         for outputs in by_client.values():
             # A step that judged something sets the time of the next group.
-            if judged := sum(_is_judgement(output) for output in outputs.outputs):
+            if judged := sum(output.pooling_output is not None for output in outputs.outputs):
                 share = min(1.0, judged / FULL_GROUP)
                 self._next_group = time.monotonic() + share * GROUP_SECONDS
             # Of draws that are wanted whole, only those that have ended leave the engine.
-            outputs.outputs = [whole for output in outputs.outputs if (whole := self._held_back(output))]
+            outputs.outputs = [self._whole(output) for output in outputs.outputs]
         # With them go the last words of the aborted ones, which no step brings.
         for client, given_up in self._given_up.items():
             by_client.setdefault(client, EngineCoreOutputs()).outputs += given_up
@@ -128,89 +131,112 @@ class SearchScheduler:
         self, request: Any, new_token_ids: list[int], *args: Any, **kwargs: Any
     ) -> tuple[list[int], bool]:
         tokens, stopped = super()._update_request_with_output(request, new_token_ids, *args, **kwargs)  # type: ignore[misc]
-        watch = self._watched.get(request.request_id)
-        if watch is None or request.status == RequestStatus.FINISHED_STOPPED:
+        held = self._held.get(request.request_id)
+        if held is None:
             return tokens, stopped
-        for token in tokens:
-            end = watch.end(token, self._logit(request.request_id))
-            if end == "stop" or (end == "abandoned" and not stopped):
-                request.status, stopped = RequestStatus.FINISHED_STOPPED, True
-                request.stop_reason = ABANDONED if end == "abandoned" else None
-        return tokens, stopped
+        logit = held.add(self._step, self._step.rows[request.request_id], tokens)
+        watch = self._watched.get(request.request_id)
+        if watch is not None and request.status != RequestStatus.FINISHED_STOPPED:
+            for token in tokens:
+                end = watch.end(token, logit)
+                if end == "stop" or (end == "abandoned" and not stopped):
+                    request.status, stopped = RequestStatus.FINISHED_STOPPED, True
+                    request.stop_reason = ABANDONED if end == "abandoned" else None
+        # Where there are no tokens, vLLM makes no output: only the last step's is wanted, to be filled by `_whole`.
+        return (tokens if stopped else []), stopped
 
-    def _logit(self, name: str) -> float | None:
-        """Return the value head's logit of a request's row in this step."""
-        if self._step.pooler_output is None:
+    def _whole(self, output: EngineCoreOutput) -> EngineCoreOutput:
+        """Return the last output of a draw with all that was held of it, and any other output as it is."""
+        held = self._held.pop(output.request_id, None)
+        self._watched.pop(output.request_id, None)
+        return output if held is None else held.in_full(output)
+
+
+class HeldDraw:
+    """What the steps so far have brought of a draw, in flat lists of numbers: nothing for the garbage collector."""
+
+    __slots__ = ("_ids", "_logits", "_logprobs", "_ranks", "_tokens", "_width")
+
+    def __init__(self) -> None:
+        self._tokens: list[int] = []
+        self._ids: list[int] = []
+        """`_width` of each token: itself, then the likeliest ones of its step; `_logprobs` are theirs."""
+        self._logprobs: list[float] = []
+        self._ranks: list[int] = []
+        self._width = 0
+        self._logits: list[float] = []
+        """The value head's."""
+
+    def add(self, step: Step, row: int, tokens: Sequence[int]) -> float | None:
+        """Take in what a step brought in a row, and return the value head's logit of it, if there is one."""
+        self._tokens += tokens
+        if step.width:
+            first = row if step.firsts is None else step.firsts[row]
+            self._ranks += step.ranks[first : first + len(tokens)]
+            of_row = slice(first * step.width, (first + len(tokens)) * step.width)
+            self._add_logprobs(step.ids[of_row], step.logprobs[of_row], step.width)
+        if step.logits is None:
             return None
-        (logit,) = self._step.pooler_output[self._step.req_id_to_index[name]]
-        return float(logit)
+        logit = step.logits[row]
+        self._logits.append(logit)
+        return logit
 
-    def _held_back(self, output: EngineCoreOutput) -> EngineCoreOutput | None:
-        """Return what of a step's output is sent now; None if all of it is held back."""
-        if output.finished:
-            return self._whole(output)
-        held = self._held.get(output.request_id)
-        if held is None:
-            return _without_logits(output)
-        held.append(output)
-        if len(held) == FOLD:
-            held[:] = [joined(held)]
-        return None
+    def _add_logprobs(self, ids: list[int], logprobs: list[float], width: int) -> None:
+        # A step's rows are as wide as the most that any request in it asked for, likeliest first: every one's own is
+        # within the narrowest.
+        least = min(width, self._width or width)
+        if least < width:
+            ids, logprobs = narrowed(ids, width, least), narrowed(logprobs, width, least)
+        if least < self._width:
+            self._ids = narrowed(self._ids, self._width, least)
+            self._logprobs = narrowed(self._logprobs, self._width, least)
+        self._width = least
+        self._ids += ids
+        self._logprobs += logprobs
 
-    def _whole(self, end: EngineCoreOutput) -> EngineCoreOutput:
-        """Return the last output of a request, joined with what was held back of it."""
-        held = self._held.pop(end.request_id, None)
-        self._watched.pop(end.request_id, None)
-        if held is None:
-            return _without_logits(end)
-        whole = joined([*held, end]) if held else end
-        logits = whole.pooling_output
-        if logits is not None:  # vLLM's client takes whatever has a pooling_output for a judgement
-            whole.pooling_output, whole.kv_transfer_params = None, {LOGITS: logits}
-        return whole
+    def in_full(self, end: EngineCoreOutput) -> EngineCoreOutput:
+        """Return the last output with all tokens, log-probabilities and logits."""
+        sent_along = end.kv_transfer_params
+        if self._logits:
+            sent_along = {**(sent_along or {}), LOGITS: self._logits}
+        logprobs = None
+        if self._width:
+            logprobs = LogprobsLists(
+                np.array(self._ids, np.int32).reshape(-1, self._width),
+                np.array(self._logprobs, np.float32).reshape(-1, self._width),
+                np.array(self._ranks, np.int32),
+            )
+        return replace(end, new_token_ids=self._tokens, new_logprobs=logprobs, kv_transfer_params=sent_along)
+
+
+class Step:
+    """What a step of the model brought. Plain lists: elements of arrays are dear to take out one by one."""
+
+    def __init__(self, output: Any) -> None:
+        """output: vLLM's `ModelRunnerOutput`."""
+        self.rows: dict[str, int] = output.req_id_to_index
+        """By request."""
+        self.logits: list[float] | None = output.pooler_output
+        """The value head's, by row."""
+        self.width = 0
+        """Tokens of a row whose log-probabilities are told; 0: none are."""
+        if lists := output.logprobs:
+            self.width = lists.logprobs.shape[1]
+            self.ids, self.logprobs = (
+                lists.logprob_token_ids.ravel().tolist(),
+                lists.logprobs.ravel().tolist(),
+            )
+            self.ranks = lists.sampled_token_ranks.tolist()
+            self.firsts = lists.cu_num_generated_tokens
+            """Of each row the place of its first token, where one may have several."""
+
+
+def narrowed(flat: Sequence[Any], width: int, least: int) -> list[Any]:
+    """Return rows of some width, one after another, with their first elements only."""
+    return [one for i, one in enumerate(flat) if i % width < least]
 
 
 def _bar(params: Any, barred: Sequence[int]) -> None:
     """Have a draw begin with none of these tokens: before `min_tokens`, vLLM's samplers leave out what would stop a
     request. (Here, since vLLM's client puts the model's end tokens among that.)"""
     params.min_tokens, params._all_stop_token_ids = 1, set(barred)
-
-
-def _is_judgement(output: EngineCoreOutput) -> bool:
-    return output.pooling_output is not None and not output.new_token_ids
-
-
-def _without_logits(output: EngineCoreOutput) -> EngineCoreOutput:
-    """Return an output as vLLM knows it: a row that sampled a token has no `pooling_output`."""
-    if output.new_token_ids:
-        output.pooling_output = None
-    return output
-
-
-def joined(parts: Sequence[EngineCoreOutput]) -> EngineCoreOutput:
-    """Join consecutive outputs of one request: tokens, log-probabilities and logits in order, what is said once from
-    the first, the end from the last."""
-    first, end = parts[0], parts[-1]
-    lists = [part.new_logprobs for part in parts if part.new_logprobs is not None]
-    logits: Any = list(chain.from_iterable(part.pooling_output or () for part in parts))
-    return replace(
-        end,
-        new_token_ids=list(chain.from_iterable(part.new_token_ids for part in parts)),
-        new_logprobs=_joined_logprobs(lists) if lists else None,
-        pooling_output=logits or None,
-        new_prompt_logprobs_tensors=first.new_prompt_logprobs_tensors,
-        prompt_token_id_logprobs=first.prompt_token_id_logprobs,
-        events=list(chain.from_iterable(part.events or () for part in parts)) or None,
-        prefill_stats=first.prefill_stats,
-    )
-
-
-def _joined_logprobs(lists: Sequence[LogprobsLists]) -> LogprobsLists:
-    # A step's lists are as wide as the most that any request in it asked for, likeliest first: every one's own is
-    # within the narrowest.
-    width = min(one.logprobs.shape[1] for one in lists)
-    return LogprobsLists(
-        np.concatenate([one.logprob_token_ids[:, :width] for one in lists]),
-        np.concatenate([one.logprobs[:, :width] for one in lists]),
-        np.concatenate([one.sampled_token_ranks for one in lists]),
-    )

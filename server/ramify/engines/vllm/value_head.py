@@ -67,7 +67,7 @@ class JudgedLater(AsyncModelRunnerOutput):  # type: ignore[misc]
 
 
 def judged(output: Any, rows: torch.Tensor) -> Any:
-    """Return a step's output with the logits of its rows: a list of one for each request that sampled a token."""
+    """Return a step's output with the logits of its rows; `None` for a request that sampled no token."""
     logits = zip(rows.tolist(), output.sampled_token_ids, strict=True)
-    output.pooler_output = [[logit] if tokens else None for logit, tokens in logits]
+    output.pooler_output = [logit if tokens else None for logit, tokens in logits]
     return output
