@@ -2659,7 +2659,7 @@ export interface components {
             kappa_growth?: number | null;
             /**
              * Replacement
-             * @description `false` draws without replacement: the first action of a fresh draw is none of those that are known at its node, and a beginning that it has in common with them is not written again. Only policies on the server's own engines draw so, at a temperature above 0, with `top_p` 1 and `top_k` 0. Other policies, and nodes where less than 1 % is new, draw with replacement. Not with answer rules that count draws.
+             * @description `false` draws without replacement: the first action of a fresh draw is none of those that are known at its node, and a beginning that it has in common with them is not written again. Only policies on the server's own engines draw so, at a temperature above 0, with `top_p` 1 and `top_k` 0. Other policies, and nodes where less than 1 % is new, draw with replacement. `orm_vote` then counts an answer by its share of the policy's draws; rules that count how often it was drawn are refused.
              * @default true
              */
             replacement?: boolean;
@@ -4220,7 +4220,7 @@ export interface components {
             kappa_growth?: number | null;
             /**
              * Replacement
-             * @description `false` draws without replacement: the first action of a fresh draw is none of those that are known at its node, and a beginning that it has in common with them is not written again. Only policies on the server's own engines draw so, at a temperature above 0, with `top_p` 1 and `top_k` 0. Other policies, and nodes where less than 1 % is new, draw with replacement. Not with answer rules that count draws.
+             * @description `false` draws without replacement: the first action of a fresh draw is none of those that are known at its node, and a beginning that it has in common with them is not written again. Only policies on the server's own engines draw so, at a temperature above 0, with `top_p` 1 and `top_k` 0. Other policies, and nodes where less than 1 % is new, draw with replacement. `orm_vote` then counts an answer by its share of the policy's draws; rules that count how often it was drawn are refused.
              */
             replacement?: boolean | null;
             /**
@@ -4434,7 +4434,7 @@ export interface components {
             kappa_growth?: number | null;
             /**
              * Replacement
-             * @description `false` draws without replacement: the first action of a fresh draw is none of those that are known at its node, and a beginning that it has in common with them is not written again. Only policies on the server's own engines draw so, at a temperature above 0, with `top_p` 1 and `top_k` 0. Other policies, and nodes where less than 1 % is new, draw with replacement. Not with answer rules that count draws.
+             * @description `false` draws without replacement: the first action of a fresh draw is none of those that are known at its node, and a beginning that it has in common with them is not written again. Only policies on the server's own engines draw so, at a temperature above 0, with `top_p` 1 and `top_k` 0. Other policies, and nodes where less than 1 % is new, draw with replacement. `orm_vote` then counts an answer by its share of the policy's draws; rules that count how often it was drawn are refused.
              */
             replacement?: boolean | null;
             /**

@@ -1,8 +1,9 @@
 """Which answer a tree gives, and when it is settled.
 
-The rules go over the complete leaves, each counted as often as it was drawn. With f_j the final answer of draw j and
-r(y_j) its leaf value (the verifier's outcome if a verifier grades, else the outcome model's value or the policy's
-confidence):
+The rules go over the complete leaves, each counted as often as it was drawn; without `replacement`, where each is drawn
+once, by its share of the policy's draws (`Tree.share`). (`majority` is not for such trees: by shares it is the policy's
+own vote, which the search has no part in.) With f_j the final answer of draw j and r(y_j) its leaf value (the
+verifier's outcome if a verifier grades, else the outcome model's value or the policy's confidence):
 
 - `majority`      argmax_f Σ_j 1[f_j = f]
 - `orm_max`       the answer of argmax_j r(y_j)
@@ -16,8 +17,8 @@ would give a lone candidate, or equal ones, weight 0.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from heapq import nlargest
 
 from ramify.search.builder import TreeBuilder
@@ -34,10 +35,9 @@ def rank(
     search had generated more tokens than that, for the answer that it would have given then.
     Texts that hold no answer get no votes, and come last. Of equals the more often drawn, then the better judged, then
     the earlier is first; `majority` asks no judge."""
-    groups: dict[str | None, Counter[int]] = {}
-    for completion in tree.completions:
-        if at_tokens is None or completion.tokens <= at_tokens:
-            groups.setdefault(finals.get(completion.node), Counter())[completion.node] += 1
+    groups = defaultdict[str | None, dict[int, float]](dict)
+    for leaf, count in _counts(tree, at_tokens).items():
+        groups[finals.get(leaf)][leaf] = count
     weights = {
         final: 0.0 if final is None else _weight(tree, leaves, rule) for final, leaves in groups.items()
     }
@@ -50,7 +50,7 @@ def rank(
             final is None,
             champion not in groups[final],
             -weights[final],
-            -groups[final].total(),
+            -sum(groups[final].values()),
             -(tree.leaf_value(best[final]) or 0.0) if rule != "majority" else 0.0,
             min(groups[final]),
         ),
@@ -67,11 +67,19 @@ def choose(tree: Tree, finals: Mapping[int, str | None]) -> None:
     tree.answer = tree.candidates[0] if tree.candidates else None
 
 
-def _weight(tree: Tree, leaves: Counter[int], rule: AnswerRule) -> float:
-    """The weight of one final answer. leaves: draws by the node that ends them."""
+def _counts(tree: Tree, at_tokens: int | None) -> Mapping[int, float]:
+    """Return what each complete leaf counts for, by its id."""
+    drawn = Counter(c.node for c in tree.completions if at_tokens is None or c.tokens <= at_tokens)
+    if tree.params.replacement:
+        return drawn
+    return {leaf: tree.share(tree.nodes[leaf]) for leaf in drawn}
+
+
+def _weight(tree: Tree, leaves: Mapping[int, float], rule: AnswerRule) -> float:
+    """Return the weight of one final answer. leaves: what each of those that end with it counts for, by its id."""
     values = [(tree.leaf_value(tree.nodes[i]) or 0.0, m) for i, m in leaves.items()]
     if rule == "majority":
-        return float(leaves.total())
+        return float(sum(leaves.values()))
     if rule == "orm_vote":
         return sum(m * value for value, m in values)
     if rule == "orm_max":
@@ -79,7 +87,7 @@ def _weight(tree: Tree, leaves: Counter[int], rule: AnswerRule) -> float:
     return float(sum(tree.nodes[i].visits for i in leaves))
 
 
-def _best(tree: Tree, leaves: Counter[int]) -> Node:
+def _best(tree: Tree, leaves: Iterable[int]) -> Node:
     """The leaf whose text stands for a final answer: the best judged, then the earliest."""
     return max((tree.nodes[i] for i in leaves), key=lambda leaf: (tree.leaf_value(leaf) or 0.0, -leaf.id))
 

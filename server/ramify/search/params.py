@@ -322,11 +322,12 @@ def _check_replacement(params: SearchParams) -> None:
     """Raise `ParamError` where draws without replacement would change nothing, or what is counted."""
     if params.expand == "step" and not params.widen:
         raise ParamError("replacement", "has no effect unless expand is 'path' or widen is true")
-    if params.answer in ("majority", "orm_vote"):
-        raise ParamError(
-            "replacement",
-            f"must be true with answer {params.answer!r}: it counts how often an answer is drawn",
-        )
+    for name, counting in (("answer", ("majority",)), ("early_stop", ("unbeatable", "posterior"))):
+        if (value := getattr(params, name)) in counting:
+            raise ParamError(
+                "replacement",
+                f"must be true with {name} {value!r}: it counts how often an answer is drawn",
+            )
 
 
 def _check_refinement(params: SearchParams) -> None:

@@ -210,7 +210,8 @@ class SearchParams:
     """`false` draws without replacement: the first action of a fresh draw is none of those that are known at its node,
     and a beginning that it has in common with them is not written again. Only policies on the server's own engines draw
     so, at a temperature above 0, with `top_p` 1 and `top_k` 0. Other policies, and nodes where less than 1 % is new,
-    draw with replacement. Not with answer rules that count draws."""
+    draw with replacement. `orm_vote` then counts an answer by its share of the policy's draws; rules that count how
+    often it was drawn are refused."""
     abandon: bool = param(False, needs=("select", ("thompson",)), omitted=True)
     """A path is judged after every step, and given up if the tokens that it still needs would bring
     more if they began another: `abandon_below` says how much more."""

@@ -227,6 +227,7 @@ class Search:
         except asyncio.CancelledError:
             self._ended = ("cancelled", "client")
             await self._cancel_all()
+            self.builder.finish()
             raise
         except EngineDead as error:
             await self._fail("engine_dead", error)
@@ -500,6 +501,7 @@ class Search:
     def _choose(self) -> None:
         """Choose among the answers, as far as they are grouped."""
         self._grouping.close()
+        self.builder.finish()
         answers.choose(self.tree, self._grouping.finals)
 
     async def _fail(self, status: Status, error: Exception) -> None:
@@ -515,7 +517,6 @@ class Search:
         tree.status, tree.stop_reason = self._ended or ("failed", "error")
         if tree.status == "complete" and tree.answer is None and tree.all_pruned:
             tree.stop_reason = "pruned"
-        self.builder.finish()
         tree.usage = self.usage()
         tree.search_state = self._kept_state()
 

@@ -241,6 +241,14 @@ class Tree:
             path.append(self.nodes[parent])
         return path[::-1]
 
+    def share(self, node: Node) -> float:
+        """Return the share of the policy's draws from the prompt that come to `node`, in (0, 1], as the finished tree
+        tells it: the product of each step's share of the `draws` at its parent."""
+        share = 1.0
+        for step in self.lineage(node)[1:]:
+            share *= step.draws / sum(child.draws for child in self.children(self.nodes[step.parent or 0]))
+        return share
+
     def steps(self, node: Node) -> list[Node]:
         """Return the nodes that make up the answer as far as `node`: those below the root, or below the answer that it
         is to better."""

@@ -111,7 +111,7 @@ DIMENSIONS = (
     Dimension("search.width", 1, 8, log=True),
     Dimension("search.kappa", 0.05, 10, log=True),
     Dimension("search.kappa_growth", 1.2, 6, log=True, optional=True),
-    Dimension("search.replacement", choices=(True, False), beside={"answer": ("orm_max",)}),
+    Dimension("search.replacement", choices=(True, False)),
     Dimension("sampling.top_p", 0.8, 1.0, beside={"replacement": (True, None)}),
     Dimension("search.abandon", choices=(False, True)),
     Dimension("search.abandon_below", 0.02, 1, log=True, beside={"abandon": (True,)}),

@@ -166,3 +166,27 @@ def test_all_nodes_named_by_answers_are_complete():
     tree = answered(("A", 0.2), ("B", 0.6))
     leaves: list[Node] = [tree.nodes[answer.node] for answer in ranked(tree, "majority")]
     assert {leaf.terminal for leaf in leaves} == {"eos"}
+
+
+def test_without_replacement_an_answer_counts_by_its_share_of_the_policys_draws():
+    # under the first step, drawn once but as likely as 3 of 4 draws, one end of two
+    tree = new_tree(replacement=False)
+    likely = tree.add(tree.root, tokens=(1,), text="x\n", stands_for=3.0)
+    rare = tree.add(tree.root, tokens=(2,), text="y\n", stands_for=1.0)
+    ends = [
+        tree.add(above, tokens=(i,), text=text, terminal="eos", value=value, stands_for=draws)
+        for i, (above, text, value, draws) in enumerate(
+            [(likely, "A", 0.4, 0.5), (likely, "B", 0.2, 1.5), (rare, "A", 0.4, 0.5), (rare, "C", 0.9, 0.5)]
+        )
+    ]
+    tree.completions += [Completion(end.id, i + 1, 10 * (i + 1)) for i, end in enumerate(ends)]
+    assert [tree.share(end) for end in ends] == pytest.approx([3 / 16, 9 / 16, 1 / 8, 1 / 8])
+    names = {end.id: end.text for end in ends}
+    majority = rank(tree, names, "majority")
+    assert [(a.final, a.votes) for a in majority] == [("B", 9 / 16), ("A", 5 / 16), ("C", 1 / 8)]
+    by_value = rank(tree, names, "orm_vote")
+    weights = [("A", 0.4 * 5 / 16), ("B", 0.2 * 9 / 16), ("C", 0.9 / 8)]
+    assert [a.final for a in by_value] == ["A", "B", "C"]
+    total = sum(weight for _, weight in weights)
+    assert [a.votes for a in by_value] == pytest.approx([weight / total for _, weight in weights])
+    assert rank(tree, names, "orm_max")[0].final == "C"

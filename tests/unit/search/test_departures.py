@@ -273,3 +273,24 @@ def test_a_finished_tree_says_what_its_nodes_stand_for_and_one_with_replacement_
     ).tree
     assert all(node.draws == node.multiplicity for node in plain.nodes)
     assert "stands_for" not in tree_to_dict(plain)["nodes"][1]
+
+
+def test_an_answers_share_is_the_policys_however_the_search_has_branched():
+    """A search whose values lead it to answers that begin with "b" ends there more often than the policy does."""
+
+    def two_lines(text: str) -> Mapping[str, float]:
+        if not text:
+            return {"aa\n": 0.5, "ac\n": 0.2, "b\n": 0.3}
+        return {f"{x}\n": 1 / 16 for x in "jklmnopqrstuvwxy"} if text.count("\n") == 1 else {"": 1.0}
+
+    share, ended, searches = 0.0, 0.0, 100
+    for seed in range(searches):
+        policy = DepartingFake(two_lines, value=lambda text: 0.9 if text.startswith("b") else 0.1)
+        params = {**NEW, "answer": "orm_vote", "seed": seed}
+        tree = ran(policy=policy, budget=BudgetLimits(tokens=60), sampling=SHORT, **params).tree
+        ends = [tree.nodes[completion.node] for completion in tree.completions]
+        led_to = [end for end in ends if tree.text(end).startswith("b")]
+        share += sum(map(tree.share, led_to)) / sum(map(tree.share, ends))
+        ended += len(led_to) / len(ends)
+    assert share / searches == pytest.approx(0.3, abs=0.05)
+    assert ended / searches > 0.5

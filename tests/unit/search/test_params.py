@@ -119,14 +119,21 @@ def test_a_parameter_without_effect_beside_the_others_says_what_it_needs(
     assert message.endswith(f"unless {needs}")
 
 
-@pytest.mark.parametrize("answer", ["majority", "orm_vote"])
-def test_rules_that_count_draws_want_them_with_replacement(answer: str):
-    refused, message = refusal(answer=answer, replacement=False)
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"answer": "majority"},
+        {"answer": "orm_vote", "early_stop": "unbeatable"},
+        {"answer": "orm_vote", "early_stop": "posterior"},
+    ],
+)
+def test_rules_that_count_draws_want_them_with_replacement(given: dict[str, Any]):
+    refused, message = refusal(**given, replacement=False)
     assert refused == "replacement"
     assert "counts how often" in message
     # a release's default gives way
     defaults = {"replacement": False, "answer": "orm_max"}
-    params, used = over_defaults("mcts", defaults, {"answer": answer}, judged=True)
+    params, used = over_defaults("mcts", defaults, given, judged=True)
     assert params.replacement
     assert used == {}
 

@@ -67,14 +67,15 @@ def test_a_parameter_is_tuned_where_the_one_that_it_belongs_to_is_chosen():
         assert method.search.get("abandon_below") == (0.1 if chosen else None)
 
 
-def test_draws_without_replacement_are_tried_where_answers_are_not_counted():
+def test_draws_without_replacement_are_tried_with_the_whole_distribution():
     _, known, *_ = starts(["mcts"])
-    for answer, tried in (("orm_max", False), ("orm_vote", None)):
-        method = suggest(FixedTrial(known | {"search.answer": answer, "sampling.top_p": 0.9}), "s", ["mcts"])
+    for replacement, nucleus in ((False, 1.0), (True, 0.9)):
+        chosen = {"search.replacement": replacement, "sampling.top_p": 0.9, "search.answer": "orm_vote"}
+        method = suggest(FixedTrial(known | chosen), "s", ["mcts"])
         check(method)
-        assert method.search.get("replacement") is tried
+        assert method.search["replacement"] is replacement
         # beside a smaller nucleus they would be with replacement
-        assert method.sampling.get("top_p", 1.0) == (1.0 if tried is False else 0.9)
+        assert method.sampling.get("top_p", 1.0) == nucleus
 
 
 def test_what_a_parameter_has_an_effect_beside_comes_before_it():

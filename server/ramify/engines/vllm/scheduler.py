@@ -105,12 +105,11 @@ class SearchScheduler:
         self, scheduler_output: Any, model_runner_output: Any
     ) -> dict[int, EngineCoreOutputs]:
         self._step = Step(model_runner_output)
+        # vLLM would make an output of each logit, as of a judgement, and of the log-probabilities of each draw.
         if model_runner_output.sampled_token_ids:
-            model_runner_output.pooler_output = (
-                None  # the logits of draws, which vLLM would take for judgements
-            )
+            model_runner_output.pooler_output = None
         if self._held.keys() >= scheduler_output.num_scheduled_tokens.keys():
-            model_runner_output.logprobs = None  # nobody wants those of this step by themselves
+            model_runner_output.logprobs = None
         by_client: dict[int, EngineCoreOutputs] = super().update_from_output(  # type: ignore[misc]
             scheduler_output, model_runner_output
         )
@@ -222,10 +221,8 @@ class Step:
         """Tokens of a row whose log-probabilities are told; 0: none are."""
         if lists := output.logprobs:
             self.width = lists.logprobs.shape[1]
-            self.ids, self.logprobs = (
-                lists.logprob_token_ids.ravel().tolist(),
-                lists.logprobs.ravel().tolist(),
-            )
+            self.ids = lists.logprob_token_ids.ravel().tolist()
+            self.logprobs = lists.logprobs.ravel().tolist()
             self.ranks = lists.sampled_token_ranks.tolist()
             self.firsts = lists.cu_num_generated_tokens
             """Of each row the place of its first token, where one may have several."""
