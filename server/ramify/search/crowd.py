@@ -101,9 +101,9 @@ class Crowd:
         return _share(time, seconds, tokens, max(1, self._searches))
 
     def worth(self, seconds: float, most: int, longest: int) -> float | None:
-        """Return about how many tokens a search that begins now would generate in so many seconds, at least 0: those of
-        the answers that it would land with its `share` in flight, and `most` draws at most. `None` before the time of a
-        step is known."""
+        """Return about how many tokens the answers have that a search which begins now would land in so many seconds,
+        at least 0, with its `share` in flight and `most` draws at most. `None` before the time of a step is known.
+        longest: as in `share`."""
         time = self._step_time()
         if time is None:
             return None

@@ -13,7 +13,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from ramify.engines import Serving
@@ -56,7 +55,7 @@ from ramify.service.refinement import (
 from ramify.service.search_spec import SearchSpec
 from ramify.service.search_view import TREE, uuid7
 from ramify.settings import RequestCaps
-from ramify.weights import SearchDefaults, for_budget
+from ramify.weights import SearchDefaults, Worth, for_budget
 
 DEFAULT_MAX_TOKENS = Sampling().max_tokens
 
@@ -215,13 +214,22 @@ class SearchPreparer:
         mean nothing to a request that is judged by the policy's confidence."""
         if spec.share is not None:
             budget = replace(budget, tokens=spec.share)
-        serving = self.engines.serving
-        worth = partial(self.engines.crowd.worth, longest=serving.max_tokens or DEFAULT_MAX_TOKENS)
-        defaults = for_budget(serving.search, budget, worth) if spec.defaults else None
+        defaults = (
+            for_budget(self.engines.serving.search, budget, self._worth(spec)) if spec.defaults else None
+        )
         if defaults is None or spec.search.get("algorithm") not in (None, defaults.algorithm):
             return None
         by_confidence = spec.search.get("grader") == "confidence" != defaults.search.get("grader")
         return None if by_confidence and self.engines.serving.judged else defaults
+
+    def _worth(self, spec: SearchSpec) -> Worth:
+        """Return what seconds are worth to a request, with the draws in flight and the length that it names."""
+        longest = spec.sampling.get("max_tokens", self.engines.serving.max_tokens or DEFAULT_MAX_TOKENS)
+
+        def worth(seconds: float, most: int) -> float | None:
+            return self.engines.crowd.worth(seconds, spec.search.get("parallel", most), longest)
+
+        return worth
 
     def _sampling(
         self, spec: SearchSpec, defaults: SearchDefaults | None, budget: BudgetLimits, prompt_tokens: int

@@ -43,7 +43,7 @@ from ramify.weights.release import (
     release_path,
     shipped,
 )
-from ramify.weights.search_defaults import SearchDefaults, check_search_defaults, for_budget, toml_of
+from ramify.weights.search_defaults import SearchDefaults, Worth, check_search_defaults, for_budget, toml_of
 from ramify.weights.store import ReleaseStore
 from ramify.weights.value_head import HEAD, check_value_head, hidden_size, value_kind
 
@@ -65,6 +65,7 @@ __all__ = [
     "StoreAway",
     "ValueKind",
     "WeightsError",
+    "Worth",
     "adapter_rank",
     "check_adapter",
     "check_id",

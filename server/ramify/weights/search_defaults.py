@@ -9,9 +9,9 @@
 the request's budget is used as it stands: nothing is interpolated between two entries, so that a search can be read off
 the manifest.
 
-What suits a budget is decided by its tokens, and what a second is worth in tokens by the machine and by how many
-search at once. So an entry may be for seconds by their worth (`seconds_worth`), and then suits machines that nobody
-tuned it on.
+How cool a policy should draw is decided by the tokens that there are, and what a second is worth in tokens by the
+machine and by how many search at once. So an entry may be for seconds by their worth (`seconds_worth`), and then suits
+machines that nobody tuned it on.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from ramify.search.params import ParamError, check_sampling, sampling_params, se
 from ramify.search.records import Action, BudgetLimits, SearchParams
 
 Worth = Callable[[float, int], float | None]
-"""About how many tokens a search would generate in some seconds, with at most some draws in flight; `None` while that
-is unknown (`search.crowd.Crowd.worth`)."""
+"""The tokens of the answers that a search would land in some seconds, with at most some draws in flight; `None` while
+that is unknown (`search.crowd.Crowd.worth`)."""
 OWN = {
     "search.budget": "is the request's to name",
     "search.action": "is the release's own, for every budget (default_action)",
@@ -48,7 +48,7 @@ class SearchDefaults(BaseModel):
 
     up_to: Annotated[dict[Limit, Most], Field(min_length=1, max_length=1)] | None = None
     """The largest budget that they are for: in generated tokens, in seconds, or in seconds that are worth so many
-    tokens where and when the search begins (of an unknown worth, none). `None`: every budget."""
+    tokens on this engine as the request arrives; while that is unknown, no seconds are. `None`: every budget."""
     search: dict[str, Any]
     """As `search` of a request, its `algorithm` named, without `budget` and `action`."""
     sampling: dict[str, Any] = {}
@@ -112,7 +112,7 @@ def check_search_defaults(entries: Sequence[SearchDefaults], action: Action) -> 
 
 
 def unknown_worth(seconds: float, most: int) -> None:
-    """Be the `Worth` of seconds on an engine of which nothing is known yet."""
+    """The worth of seconds before anything is known of the engine: `None`."""
 
 
 def for_budget(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,14 @@ async def test_seconds_choose_by_what_they_are_worth_on_this_engine(tmp_path: Pa
         ):  # two draws in flight, 12 ms a step: about 83 tokens, and 167
             reply, _ = await searched(world, search={"budget": {"seconds": seconds}})
             assert reply["defaults"]["search"] == entry.search
+        # with one draw in flight a second is worth half as much
+        reply, _ = await searched(world, search={"budget": {"seconds": 1}, "parallel": 1})
+        assert reply["defaults"]["search"].items() < REST.search.items()
+        async with AsyncExitStack() as others:
+            for _ in range(8):
+                await others.enter_async_context(crowd.joined())
+            reply, _ = await searched(world, search={"budget": {"seconds": 1}})
+            assert reply["defaults"]["search"] == REST.search
 
 
 async def test_a_field_that_is_named_wins_and_the_others_stay(tuned: World) -> None:

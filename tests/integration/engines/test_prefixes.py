@@ -271,6 +271,7 @@ def test_no_request_reads_the_states_of_others_whatever_comes_and_goes(
 def test_blocks_are_copied_as_vllm_copies_them(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
     from vllm.v1.core.kv_cache_utils import KVCacheBlockCopy
+    from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
     from vllm.v1.worker import gpu_model_runner
     from vllm.v1.worker.cpu_model_runner import CPUModelRunner
     from vllm.v1.worker.utils import copy_kv_cache_blocks_inplace
@@ -279,6 +280,7 @@ def test_blocks_are_copied_as_vllm_copies_them(monkeypatch: pytest.MonkeyPatch) 
 
     name = "copy_kv_cache_blocks_inplace"
     monkeypatch.setattr(gpu_model_runner, name, getattr(gpu_model_runner, name))
+    monkeypatch.setattr(TopKTopPSampler, "forward_cpu", TopKTopPSampler.forward_cpu)
     core_process._spare_the_cpu()
     copy_blocks = getattr(gpu_model_runner, name)
     assert copy_blocks is not copy_kv_cache_blocks_inplace

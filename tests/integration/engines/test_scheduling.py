@@ -45,7 +45,9 @@ class GivenSteps:
 
         outputs = []
         for name in scheduled.num_scheduled_tokens:
-            request, row, stopped, lists = self.requests[name], step.req_id_to_index[name], False, None
+            request, row, stopped, lists = self.requests.get(name), step.req_id_to_index[name], False, None
+            if request is None:
+                continue
             tokens = list(step.sampled_token_ids[row]) if step.sampled_token_ids else []
             pooled = step.pooler_output[row] if step.pooler_output else None
             if tokens:
@@ -79,11 +81,18 @@ def scheduler() -> Any:
 
 
 def draw(
-    name: str, kind: str = "FINAL_ONLY", *, detokenize: bool = False, asked_for: dict[str, Any] | None = None
+    name: str,
+    kind: str = "FINAL_ONLY",
+    *,
+    detokenize: bool = False,
+    asked_for: dict[str, Any] | None = None,
+    top: int | None = 0,
 ) -> Any:
     from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-    params = SamplingParams(output_kind=RequestOutputKind[kind], detokenize=detokenize, extra_args=asked_for)
+    params = SamplingParams(
+        output_kind=RequestOutputKind[kind], detokenize=detokenize, extra_args=asked_for, logprobs=top
+    )
     return asked(name, params, None)
 
 
@@ -148,20 +157,77 @@ def test_a_draw_leaves_once_with_the_tokens_of_all_its_steps(scheduler: Any) -> 
     assert a.new_logprobs.sampled_token_ranks.tolist() == [1, 1, 1]
 
 
-def test_a_long_draw_loses_nothing(scheduler: Any) -> None:
-    scheduler.add_request(draw("a"))
+@pytest.mark.parametrize("top", [0, 1])
+def test_of_steps_beside_others_that_ask_for_more_a_draw_keeps_what_it_asked_for(
+    scheduler: Any, top: int
+) -> None:
+    scheduler.add_request(draw("a", top=top))
     for token in range(99):
-        assert sent(scheduler, Row("a", token, width=1 + token % 3)) == []
-    (a,) = sent(scheduler, Row("a", 99, "STOPPED"))
+        assert sent(scheduler, Row("a", token, width=2 + token % 3)) == []
+    (a,) = sent(scheduler, Row("a", 99, "STOPPED", width=2))
     assert a.new_token_ids == list(range(100))
-    assert a.new_logprobs.logprob_token_ids.tolist() == [[token] for token in range(100)]
+    assert a.new_logprobs.logprob_token_ids.tolist() == [
+        list(range(token, token + top + 1)) for token in range(100)
+    ]
 
 
-def test_log_probs_of_steps_beside_others_that_ask_for_more_are_cut_to_the_narrowest(scheduler: Any) -> None:
+def test_a_streamed_request_beside_draws_keeps_its_log_probabilities(scheduler: Any) -> None:
     scheduler.add_request(draw("a"))
-    assert sent(scheduler, Row("a", 5, width=4)) == []
-    (a,) = sent(scheduler, Row("a", 6, "STOPPED", width=2))
-    assert a.new_logprobs.logprob_token_ids.tolist() == [[5, 6], [6, 7]]
+    scheduler.add_request(draw("streamed", "DELTA"))
+    for end in (None, "STOPPED"):
+        (streamed, *_) = sent(scheduler, Row("streamed", 4), Row("a", 5, end))
+        assert streamed.new_logprobs.logprobs.tolist() == [[-0.5]]
+    (alone,) = sent(scheduler, Row("streamed", 8))
+    assert alone.new_logprobs.logprobs.tolist() == [[-1.0]]
+
+
+def test_of_a_step_with_draws_alone_vllm_is_told_no_log_probabilities(
+    scheduler: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    plain = GivenSteps.update_from_output
+
+    def listening(self: Any, scheduled: Any, step: Any) -> dict[int, Any]:
+        told.append(step.logprobs is not None)
+        return plain(self, scheduled, step)
+
+    monkeypatch.setattr(GivenSteps, "update_from_output", listening)
+    for name in ("a", "b"):
+        scheduler.add_request(draw(name))
+    sent(scheduler, Row("a", 5, "STOPPED"), Row("b", 6))
+    sent(scheduler, Row("a", 5), Row("b", 6))  # vLLM may have scheduled one that has just ended
+    scheduler.add_request(draw("streamed", "DELTA"))
+    sent(scheduler, Row("b", 6), Row("streamed", 7))
+    assert told == [False, False, True]
+
+
+def test_several_tokens_of_a_row_are_all_kept(scheduler: Any) -> None:
+    from vllm.v1.outputs import LogprobsLists
+
+    for name in ("a", "b"):
+        scheduler.add_request(draw(name))
+    lists = LogprobsLists(
+        np.array([[5], [6], [7]]), np.array([[-0.5], [-0.25], [-1.0]]), np.array([1, 2, 3]), [0, 2]
+    )
+    scheduler.ends = {"a": "STOPPED", "b": "STOPPED"}
+    a, b = brought(scheduler, ["a", "b"], sampled_token_ids=[[5, 6], [7]], logprobs=lists, pooler_output=None)
+    assert (a.new_token_ids, a.new_logprobs.logprobs.tolist()) == ([5, 6], [[-0.5], [-0.25]])
+    assert (b.new_token_ids, b.new_logprobs.sampled_token_ranks.tolist()) == ([7], [3])
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"prompt_logprobs": 0}, {"structured_outputs": True}, {"logprobs": None}, {"logprobs": -1}],
+    ids=str,
+)
+def test_a_request_that_vllm_wants_an_output_of_every_step_for_is_left_to_it(
+    scheduler: Any, params: dict[str, Any]
+) -> None:
+    asked = draw("a")
+    for name, value in params.items():
+        setattr(asked.sampling_params, name, value)
+    scheduler.add_request(asked)
+    assert [output.new_token_ids for output in sent(scheduler, Row("a", 5))] == [[5]]
 
 
 @pytest.mark.parametrize("one", [{"kind": "DELTA"}, {"detokenize": True}], ids=["streamed", "made text of"])

@@ -21,10 +21,19 @@ def generators(seeds: list[int | None]) -> dict[int, Any]:
     return given
 
 
+SAMPLERS = {
+    "ours": {"use_fp64_gumbel": False, "logprobs_mode": "processed_logprobs"},
+    "other log-probabilities": {"use_fp64_gumbel": False, "logprobs_mode": "raw_logprobs"},
+    "other noise": {"use_fp64_gumbel": True, "logprobs_mode": "processed_logprobs"},
+}
+
+
 @pytest.mark.parametrize("seeds", [[5] * ROWS, MIXED, [None] * ROWS], ids=["all", "some", "none"])
-@pytest.mark.parametrize("mode", ["raw_logprobs", "processed_logprobs"])
+@pytest.mark.parametrize("set_up", SAMPLERS.values(), ids=SAMPLERS)
 @pytest.mark.parametrize("nucleus", [None, 0.8])
-def test_draws_by_seeds_are_those_of_vllm(seeds: list[int | None], mode: str, nucleus: float | None) -> None:
+def test_draws_by_seeds_are_those_of_vllm(
+    seeds: list[int | None], set_up: dict[str, Any], nucleus: float | None
+) -> None:
     import torch
     from vllm.platforms import current_platform
 
@@ -32,7 +41,7 @@ def test_draws_by_seeds_are_those_of_vllm(seeds: list[int | None], mode: str, nu
 
     current_platform.import_kernels()
     assert _forward is not forward_cpu
-    sampler: Any = SimpleNamespace(use_fp64_gumbel=False, logprobs_mode=mode)
+    sampler: Any = SimpleNamespace(**set_up)
     top_p = None if nucleus is None else torch.full((ROWS,), nucleus)
     steps = torch.randn(STEPS, ROWS, VOCABULARY, generator=torch.Generator().manual_seed(0))
     drawn = []
@@ -40,9 +49,27 @@ def test_draws_by_seeds_are_those_of_vllm(seeds: list[int | None], mode: str, nu
         torch.manual_seed(1)  # of the rows without a seed
         own = generators(seeds)
         drawn.append([forward(sampler, step.clone(), own, None, top_p) for step in steps])
-    for (theirs, their_logits), (ours, our_logits) in zip(*drawn, strict=True):
-        assert torch.equal(theirs, ours)
-        assert (their_logits is None) == (our_logits is None)
+    for (their_tokens, their_logprobs), (tokens, logprobs) in zip(*drawn, strict=True):
+        assert torch.equal(their_tokens, tokens)
+        if their_logprobs is None:
+            assert logprobs is None
+        else:
+            assert torch.equal(their_logprobs, logprobs)
+
+
+def test_the_engines_on_a_cpu_draw_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
+    from vllm.v1.worker import gpu_model_runner
+
+    from ramify.engines.vllm import core_process, seeds
+
+    for owner, name in (
+        (TopKTopPSampler, "forward_cpu"),
+        (gpu_model_runner, "copy_kv_cache_blocks_inplace"),
+    ):
+        monkeypatch.setattr(owner, name, getattr(owner, name))
+    core_process._spare_the_cpu()
+    assert TopKTopPSampler("processed_logprobs").forward.__func__ is seeds.forward_cpu
 
 
 def test_a_generator_that_is_gone_keeps_no_seeds() -> None:

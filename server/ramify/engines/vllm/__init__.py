@@ -4,6 +4,7 @@
 |---|---|
 | `watching` | the ends of draws that vLLM does not see: stop strings and hurdles, token by token |
 | `prefixes` | requests that begin within a block of the KV cache, where an earlier one was |
+| `seeds` | draws by seeds on a CPU, for little more than draws without |
 | `scheduler` | vLLM's scheduler made for searches |
 | `value_head` | the value head in the workers: a logit for each sampled token |
 | `core_process` | what runs inside the engine processes: executors, workers, progress, their end with the server |

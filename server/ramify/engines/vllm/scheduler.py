@@ -59,6 +59,9 @@ def search_scheduler(scheduler: type[Any]) -> type[Any]:
 class SearchScheduler:
     """The difference from vLLM's schedulers, as a mix-in for any of them."""
 
+    requests: dict[str, Any]
+    """vLLM's own, by name: those that have not ended."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._held: dict[str, HeldDraw] = {}
@@ -76,8 +79,8 @@ class SearchScheduler:
         params = request.sampling_params
         if params is None:  # a judgement
             self._let_others_come()
-        elif params.output_kind == RequestOutputKind.FINAL_ONLY and not params.detokenize:
-            self._held[request.request_id] = HeldDraw()
+        elif _is_draw(params):
+            self._held[request.request_id] = HeldDraw(params.num_logprobs + 1)
             asked = params.extra_args or {}
             if barred := asked.get(BARRED):
                 _bar(params, barred)
@@ -105,10 +108,11 @@ class SearchScheduler:
         self, scheduler_output: Any, model_runner_output: Any
     ) -> dict[int, EngineCoreOutputs]:
         self._step = Step(model_runner_output)
-        # vLLM would make an output of each logit, as of a judgement, and of the log-probabilities of each draw.
+        # vLLM would send each logit as if it were a judgement, and take out the log-probabilities of every draw.
         if model_runner_output.sampled_token_ids:
             model_runner_output.pooler_output = None
-        if self._held.keys() >= scheduler_output.num_scheduled_tokens.keys():
+        names = scheduler_output.num_scheduled_tokens
+        if all(name in self._held or name not in self.requests for name in names):
             model_runner_output.logprobs = None
         by_client: dict[int, EngineCoreOutputs] = super().update_from_output(  # type: ignore[misc]
             scheduler_output, model_runner_output
@@ -141,7 +145,7 @@ class SearchScheduler:
                 if end == "stop" or (end == "abandoned" and not stopped):
                     request.status, stopped = RequestStatus.FINISHED_STOPPED, True
                     request.stop_reason = ABANDONED if end == "abandoned" else None
-        # Where there are no tokens, vLLM makes no output: only the last step's is wanted, to be filled by `_whole`.
+        # Without tokens vLLM makes no output. Only the last step's is wanted, which `_whole` fills.
         return (tokens if stopped else []), stopped
 
     def _whole(self, output: EngineCoreOutput) -> EngineCoreOutput:
@@ -152,59 +156,47 @@ class SearchScheduler:
 
 
 class HeldDraw:
-    """What the steps so far have brought of a draw, in flat lists of numbers: nothing for the garbage collector."""
+    """What the steps so far have brought of a draw. Flat lists: the garbage collector does not look at numbers."""
 
     __slots__ = ("_ids", "_logits", "_logprobs", "_ranks", "_tokens", "_width")
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
+        """width: tokens of a row whose log-probabilities are wanted."""
+        self._width = width
         self._tokens: list[int] = []
         self._ids: list[int] = []
-        """`_width` of each token: itself, then the likeliest ones of its step; `_logprobs` are theirs."""
+        """`width` for each token: itself, then the likeliest ones of its step; `_logprobs` are theirs."""
         self._logprobs: list[float] = []
         self._ranks: list[int] = []
-        self._width = 0
         self._logits: list[float] = []
         """The value head's."""
 
     def add(self, step: Step, row: int, tokens: Sequence[int]) -> float | None:
         """Take in what a step brought in a row, and return the value head's logit of it, if there is one."""
         self._tokens += tokens
-        if step.width:
-            first = row if step.firsts is None else step.firsts[row]
-            self._ranks += step.ranks[first : first + len(tokens)]
-            of_row = slice(first * step.width, (first + len(tokens)) * step.width)
-            self._add_logprobs(step.ids[of_row], step.logprobs[of_row], step.width)
+        first = row if step.firsts is None else step.firsts[row]
+        for place in range(first, first + len(tokens)):
+            # A step's rows are as wide as the most that any request in it asked for, likeliest first.
+            own = slice(place * step.width, place * step.width + self._width)
+            self._ids += step.ids[own]
+            self._logprobs += step.logprobs[own]
+            self._ranks.append(step.ranks[place])
         if step.logits is None:
             return None
         logit = step.logits[row]
         self._logits.append(logit)
         return logit
 
-    def _add_logprobs(self, ids: list[int], logprobs: list[float], width: int) -> None:
-        # A step's rows are as wide as the most that any request in it asked for, likeliest first: every one's own is
-        # within the narrowest.
-        least = min(width, self._width or width)
-        if least < width:
-            ids, logprobs = narrowed(ids, width, least), narrowed(logprobs, width, least)
-        if least < self._width:
-            self._ids = narrowed(self._ids, self._width, least)
-            self._logprobs = narrowed(self._logprobs, self._width, least)
-        self._width = least
-        self._ids += ids
-        self._logprobs += logprobs
-
     def in_full(self, end: EngineCoreOutput) -> EngineCoreOutput:
         """Return the last output with all tokens, log-probabilities and logits."""
         sent_along = end.kv_transfer_params
         if self._logits:
             sent_along = {**(sent_along or {}), LOGITS: self._logits}
-        logprobs = None
-        if self._width:
-            logprobs = LogprobsLists(
-                np.array(self._ids, np.int32).reshape(-1, self._width),
-                np.array(self._logprobs, np.float32).reshape(-1, self._width),
-                np.array(self._ranks, np.int32),
-            )
+        logprobs = LogprobsLists(
+            np.array(self._ids, np.int32).reshape(-1, self._width),
+            np.array(self._logprobs, np.float32).reshape(-1, self._width),
+            np.array(self._ranks, np.int32),
+        )
         return replace(end, new_token_ids=self._tokens, new_logprobs=logprobs, kv_transfer_params=sent_along)
 
 
@@ -217,10 +209,9 @@ class Step:
         """By request."""
         self.logits: list[float] | None = output.pooler_output
         """The value head's, by row."""
-        self.width = 0
-        """Tokens of a row whose log-probabilities are told; 0: none are."""
         if lists := output.logprobs:
             self.width = lists.logprobs.shape[1]
+            """Tokens of a row whose log-probabilities are told."""
             self.ids = lists.logprob_token_ids.ravel().tolist()
             self.logprobs = lists.logprobs.ravel().tolist()
             self.ranks = lists.sampled_token_ranks.tolist()
@@ -228,9 +219,13 @@ class Step:
             """Of each row the place of its first token, where one may have several."""
 
 
-def narrowed(flat: Sequence[Any], width: int, least: int) -> list[Any]:
-    """Return rows of some width, one after another, with their first elements only."""
-    return [one for i, one in enumerate(flat) if i % width < least]
+def _is_draw(params: Any) -> bool:
+    """Return whether a request's tokens are wanted with their log-probabilities, whole, and without text. What vLLM
+    wants an output of every step for, which such a request has none of, is left to it: a grammar, and log-probabilities
+    of the prompt."""
+    whole = params.output_kind == RequestOutputKind.FINAL_ONLY and not params.detokenize
+    stepwise = params.structured_outputs is not None or params.prompt_logprobs is not None
+    return whole and params.num_logprobs not in (None, -1) and not stepwise
 
 
 def _bar(params: Any, barred: Sequence[int]) -> None:
