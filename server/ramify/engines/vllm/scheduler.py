@@ -156,7 +156,7 @@ class SearchScheduler:
 
 
 class HeldDraw:
-    """What the steps so far have brought of a draw. Flat lists: the garbage collector does not look at numbers."""
+    """A draw as the steps so far have brought it. Flat lists: the garbage collector does not look at numbers."""
 
     __slots__ = ("_ids", "_logits", "_logprobs", "_ranks", "_tokens", "_width")
 
@@ -201,7 +201,7 @@ class HeldDraw:
 
 
 class Step:
-    """What a step of the model brought. Plain lists: elements of arrays are dear to take out one by one."""
+    """A step of the model, as it came out. Plain lists: elements of arrays are dear to take out one by one."""
 
     def __init__(self, output: Any) -> None:
         """output: vLLM's `ModelRunnerOutput`."""
@@ -216,7 +216,7 @@ class Step:
             self.logprobs = lists.logprobs.ravel().tolist()
             self.ranks = lists.sampled_token_ranks.tolist()
             self.firsts = lists.cu_num_generated_tokens
-            """Of each row the place of its first token, where one may have several."""
+            """Places of the first tokens of rows, where one may have several."""
 
 
 def _is_draw(params: Any) -> bool:

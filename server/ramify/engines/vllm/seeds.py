@@ -21,7 +21,7 @@ AHEAD = 32
 RANGE = 2**31
 """vLLM's seeds of a row are from 0 up to this, exclusive."""
 _seeds: WeakKeyDictionary[torch.Generator, Iterator[int]] = WeakKeyDictionary()
-"""What is left of each generator's numbers."""
+"""The numbers that each generator has left."""
 _forward = TopKTopPSampler.forward_cpu
 
 
