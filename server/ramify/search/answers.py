@@ -36,7 +36,7 @@ def rank(
     Texts that hold no answer get no votes, and come last. Of equals the more often drawn, then the better judged, then
     the earlier is first; `majority` asks no judge."""
     groups = defaultdict[str | None, dict[int, float]](dict)
-    for leaf, count in _counts(tree, at_tokens).items():
+    for leaf, count in _counts(tree, rule, at_tokens).items():
         groups[finals.get(leaf)][leaf] = count
     weights = {
         final: 0.0 if final is None else _weight(tree, leaves, rule) for final, leaves in groups.items()
@@ -67,10 +67,10 @@ def choose(tree: Tree, finals: Mapping[int, str | None]) -> None:
     tree.answer = tree.candidates[0] if tree.candidates else None
 
 
-def _counts(tree: Tree, at_tokens: int | None) -> Mapping[int, float]:
+def _counts(tree: Tree, rule: AnswerRule, at_tokens: int | None) -> Mapping[int, float]:
     """Return what each complete leaf counts for, by its id."""
     drawn = Counter(c.node for c in tree.completions if at_tokens is None or c.tokens <= at_tokens)
-    if tree.params.replacement:
+    if tree.params.replacement or rule not in ("majority", "orm_vote"):
         return drawn
     return {leaf: tree.share(tree.nodes[leaf]) for leaf in drawn}
 

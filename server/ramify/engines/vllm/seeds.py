@@ -1,10 +1,9 @@
 """Seeded draws on a CPU, for little more than draws without seeds.
 
-vLLM asks the generator of each request for one number a token: 13 µs each with a hundred rows on a slow core of an AMD
-EPYC, a twentieth of the shipped model's step there (2026-12-01). Here a generator is asked for many at once. They are
-the numbers that it would have given one by one, so that every draw stays what it is in vLLM, as long as nothing else
-asks that generator; drafted tokens would, which Ramify's engines do not have. (On GPUs vLLM's second model runner draws
-by seed and position, all rows at once.)
+vLLM asks the generator of each request for one number a token: 10 µs each on a slow core of an AMD EPYC, with a hundred
+rows (2026-12-01). Here a generator is asked for many at once. They are the numbers that it would have given one by one,
+so that every draw stays what it is in vLLM, as long as nothing else asks that generator; drafted tokens would, which
+Ramify's engines do not have. (On GPUs vLLM's second model runner draws by seed and position, all rows at once.)
 """
 
 from __future__ import annotations
