@@ -27,6 +27,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ramify import weights
+from ramify.engines.vllm import multiplies_bfloat16
 from ramify.statistics import auc
 from ramify.weights import Details, Release
 from ramify_trainer.learning.value_head import write_head
@@ -96,7 +97,7 @@ def train(
     mean: dict[str, float] = defaultdict(float)
     for step, batch in enumerate(islice(batches, steps)):
         for kind, texts in enumerate(batch):
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
                 policy, value = network.losses(texts)
             (policy + value).backward()  # type: ignore[no-untyped-call]
             for what, loss in (("policy", policy), ("value", value)):

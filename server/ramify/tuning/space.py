@@ -122,7 +122,6 @@ DIMENSIONS = (
 )
 
 _PATHS_GIVEN_UP: Mapping[str, Any] = {
-    "search.answer": "orm_max",
     "sampling.temperature": 0.4,
     "search.parallel": 4,
     "search.width": 1,
@@ -131,9 +130,16 @@ _PATHS_GIVEN_UP: Mapping[str, Any] = {
     "search.replacement": False,
     "search.abandon": True,
 }
-KNOWN = {"mcts": tuple({**_PATHS_GIVEN_UP, "search.abandon_below": share} for share in (1.0, 0.05))}
+KNOWN = {
+    "mcts": tuple(
+        {**_PATHS_GIVEN_UP, "search.answer": rule, "search.abandon_below": share}
+        for rule in ("orm_max", "orm_vote")
+        for share in (1.0, 0.05)
+    )
+}
 """Settings to begin with, by algorithm: paths given up at the full hurdle, as the shipped release has it, and at little
-of it, as may suit values that err on whole problems."""
+of it, as may suit values that err on whole problems; the best judged answer and the one voted for, as may suit a judge
+that errs."""
 
 
 def dimensions(algorithm: str) -> list[Dimension]:
