@@ -219,7 +219,8 @@ class SearchParams(TypedDict):
     """The search algorithm."""
     width: int
     """Draws of one expansion; of `token` actions, the likeliest. Under `expand: path` the first simulation
-    draws as many answers, each later expansion draws one. `gumbel`: with `expand: step` only."""
+    draws as many answers, or fewer on a clock, as with `parallel`; each later expansion draws one. `gumbel`:
+    with `expand: step` only."""
     parallel: int
     """Simulations in flight in this tree, at most; fewer if `budget.seconds` is set (a search on a clock) and
     others on a clock use the policy too."""

@@ -2535,7 +2535,7 @@ export interface components {
             algorithm: "mcts" | "gumbel" | "rap" | "beam" | "dvts" | "dfs" | "particle" | "best_of_n" | "self_consistency";
             /**
              * Width
-             * @description Draws of one expansion; of `token` actions, the likeliest. Under `expand: path` the first simulation draws as many answers, each later expansion draws one. `gumbel`: with `expand: step` only.
+             * @description Draws of one expansion; of `token` actions, the likeliest. Under `expand: path` the first simulation draws as many answers, or fewer on a clock, as with `parallel`; each later expansion draws one. `gumbel`: with `expand: step` only.
              */
             width: number;
             /**
@@ -4108,7 +4108,7 @@ export interface components {
             algorithm?: ("mcts" | "gumbel" | "rap" | "beam" | "dvts" | "dfs" | "particle" | "best_of_n" | "self_consistency") | null;
             /**
              * Width
-             * @description Draws of one expansion; of `token` actions, the likeliest. Under `expand: path` the first simulation draws as many answers, each later expansion draws one. `gumbel`: with `expand: step` only.
+             * @description Draws of one expansion; of `token` actions, the likeliest. Under `expand: path` the first simulation draws as many answers, or fewer on a clock, as with `parallel`; each later expansion draws one. `gumbel`: with `expand: step` only.
              */
             width?: number | null;
             /**
@@ -4322,7 +4322,7 @@ export interface components {
             algorithm?: ("mcts" | "gumbel" | "rap" | "beam" | "dvts" | "dfs" | "particle" | "best_of_n" | "self_consistency") | null;
             /**
              * Width
-             * @description Draws of one expansion; of `token` actions, the likeliest. Under `expand: path` the first simulation draws as many answers, each later expansion draws one. `gumbel`: with `expand: step` only.
+             * @description Draws of one expansion; of `token` actions, the likeliest. Under `expand: path` the first simulation draws as many answers, or fewer on a clock, as with `parallel`; each later expansion draws one. `gumbel`: with `expand: step` only.
              */
             width?: number | null;
             /**

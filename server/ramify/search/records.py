@@ -147,7 +147,8 @@ class SearchParams:
     """The search algorithm."""
     width: int = param(4, low=1, high=64)
     """Draws of one expansion; of `token` actions, the likeliest. Under `expand: path` the first simulation draws as
-    many answers, each later expansion draws one. `gumbel`: with `expand: step` only."""
+    many answers, or fewer on a clock, as with `parallel`; each later expansion draws one. `gumbel`: with `expand: step`
+    only."""
     parallel: int = param(8, low=1, high=256)
     """Simulations in flight in this tree, at most; fewer if `budget.seconds` is set (a search on a clock) and others
     on a clock use the policy too."""

@@ -16,6 +16,7 @@ Searches of a batch wait for their turn before each plan (`batch.Batch`), and pa
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -319,14 +320,17 @@ class Search:
     def has_place(self) -> bool:
         """True while one more plan may be in flight: fewer than `parallel` are, and on a clock fewer draws than the
         search's share."""
-        if len(self._in_flight) >= self.tree.params.parallel:
-            return False
+        return len(self._in_flight) < self.tree.params.parallel and self._room > 0
+
+    @property
+    def _room(self) -> float:
+        """How many more draws may be in flight: on a clock what is left of the search's share, else without bound."""
         seconds = self.tree.params.budget.seconds
         if self._crowd is None or seconds is None:
-            return True
+            return math.inf
         draws = sum(one.plan.draws for one in self._in_flight.values())
         longest = self.tree.sampling.max_tokens
-        return draws < self._crowd.share(seconds, self.builder.mean_length, longest)
+        return self._crowd.share(seconds, self.builder.mean_length, longest) - draws
 
     def send(self) -> StopReason | None:
         """Put one more plan in flight, or return the reason for which that cannot be done now."""
@@ -367,11 +371,16 @@ class Search:
 
     def _in_time(self, plan: Plan) -> Plan | None:
         """Return a plan as suits the seconds that are left, by the length that its answers are expected to have and the
-        best pace so far: without a hurdle if there is no time for another answer in the place of one that is given up;
-        `None` if they could not land, once an answer has told how long it takes, since they would only slow down other
-        searches."""
+        best pace so far: with as many draws as there is room for, at least one; without a hurdle if there is no time
+        for another answer in the place of one that is given up; `None` if they could not land, once an answer has told
+        how long it takes, since they would only slow down other searches."""
+        if plan.kind not in ("path", "answer"):
+            return plan
+        room = max(1, self._room)
+        if plan.n > room:
+            plan = replace(plan, n=int(room))
         length = self.builder.expected_length
-        if not length or plan.kind not in ("path", "answer"):
+        if not length:
             return plan
         left = max(1.0, length - plan.node.begun)
         if self.tree.completions and not self._time_for(left):

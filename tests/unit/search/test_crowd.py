@@ -201,8 +201,11 @@ def test_searches_of_a_batch_keep_to_it_too() -> None:
 
 
 def test_a_share_is_of_draws_and_not_of_plans() -> None:
-    # one search may have 2 in flight: a first plan of four draws is all
-    assert most_in_flight(SHORT, searches=1, width=4) == 4
+    assert most_in_flight(SHORT, searches=1, width=1) == 2
+    # A plan of four answers makes as many draws as there is room for, and one if there is none.
+    assert most_in_flight(SHORT, searches=1, width=4) == 2
+    assert most_in_flight(SHORT, searches=4, width=4) == 4
+    assert most_in_flight(BudgetLimits(seconds=40.0, simulations=50), searches=1, width=4, parallel=1) == 4
 
 
 def test_searches_on_no_clock_have_no_share_and_take_none() -> None:
