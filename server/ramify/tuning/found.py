@@ -13,13 +13,13 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.study import Study, create_study
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
-from ramify.evaluation.budgets import UNITS, Budget, Unit
+from ramify.evaluation.budgets import Budget
 from ramify.evaluation.methods import Method
 from ramify.search.params import bounds
 from ramify.tuning.space import suggest
 from ramify.tuning.study import Arm, place
 from ramify.weights import Details, Release, SearchDefaults, publish
-from ramify.weights.search_defaults import toml_value
+from ramify.weights.search_defaults import Limit, toml_value
 
 ENOUGH = 10
 """Trials below which nothing is said of what mattered."""
@@ -97,29 +97,35 @@ def defaults_of(best: Sequence[Found]) -> tuple[SearchDefaults, ...]:
     """Return search defaults for every budget: each has those of the nearest budget that was tuned.
 
     Nearest by ratio: between two tuned budgets the border is their geometric mean. A request with a budget in seconds
-    has those of seconds. best: of one arm, a budget each.
+    has those of seconds; if none were tuned, those of the tokens that its seconds are worth. best: of one arm, a budget
+    each.
     """
-    ladders = [
-        sorted((f for f in best if f.budget.unit == unit), key=lambda f: f.budget) for unit in UNITS[::-1]
-    ]
-    entries: list[SearchDefaults] = []
-    for ladder in filter(None, ladders):
-        borders = [_border(lower.budget, higher.budget) for lower, higher in pairwise(ladder)]
-        entries += [
-            one.defaults.model_copy(update={"up_to": {one.budget.unit: border}})
-            for one, border in zip(ladder, [*borders, _most(ladder[0].budget.unit)], strict=True)
-        ]
-    return (*entries[:-1], entries[-1].model_copy(update={"up_to": None}))
+    seconds, tokens = (
+        sorted((f for f in best if f.budget.unit == unit), key=lambda f: f.budget)
+        for unit in ("seconds", "tokens")
+    )
+    if not tokens:
+        return (*_below_borders("seconds", seconds), seconds[-1].defaults)
+    if seconds:
+        _, most = bounds("budget.seconds") or (0, math.inf)
+        clock = [*_below_borders("seconds", seconds), _up_to(seconds[-1], "seconds", most)]
+    else:
+        clock = _below_borders("seconds_worth", tokens)
+    return (*clock, *_below_borders("tokens", tokens), tokens[-1].defaults)
+
+
+def _below_borders(limit: Limit, ladder: Sequence[Found]) -> list[SearchDefaults]:
+    """Return the defaults of all budgets but the largest, each up to its border with the next."""
+    return [_up_to(lower, limit, _border(lower.budget, higher.budget)) for lower, higher in pairwise(ladder)]
+
+
+def _up_to(one: Found, limit: Limit, most: float) -> SearchDefaults:
+    return one.defaults.model_copy(update={"up_to": {limit: most}})
 
 
 def _border(lower: Budget, higher: Budget) -> float:
     mean = math.sqrt(lower.amount * higher.amount)
     return float(f"{mean:.3g}") if lower.unit == "seconds" else round(mean)
-
-
-def _most(unit: Unit) -> float:
-    _, most = bounds(f"budget.{unit}") or (0, math.inf)
-    return most
 
 
 def methods_toml(best: Sequence[Found]) -> str:

@@ -118,6 +118,16 @@ async def test_what_was_found_is_a_function_of_the_budget(tmp_path):
     ):
         assert for_budget(entries, BudgetLimits(**limits)).sampling["temperature"] == temperature
 
+    # Of seconds alone, and of tokens alone: then seconds go by what they are worth.
+    (entry,) = defaults_of(best[2:])
+    assert (entry.up_to, entry.sampling["temperature"]) == (None, clock)
+    entries = defaults_of(best[:2])
+    check_search_defaults(entries, Action(stop=("\n",)))
+    assert [entry.up_to for entry in entries] == [{"seconds_worth": 126}, {"tokens": 126}, None]
+    for worth, temperature in ((100, few), (200, many), (None, many)):
+        held = for_budget(entries, BudgetLimits(seconds=9.0), lambda seconds, most, worth=worth: worth)
+        assert held.sampling["temperature"] == temperature
+
 
 async def test_what_was_found_can_be_evaluated(tmp_path):
     best = [found((await tuned(tuner(tmp_path, trials=4), b))[0], ARM, b) for b in (tokens(40), seconds(1))]
